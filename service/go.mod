@@ -1,0 +1,3 @@
+module github.com/tapweave/tapweave/service
+
+go 1.26.0
