@@ -1,0 +1,459 @@
+package columns
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/apache/arrow/go/v17/arrow"
+	"github.com/apache/arrow/go/v17/arrow/array"
+	"github.com/apache/arrow/go/v17/arrow/ipc"
+	"github.com/apache/arrow/go/v17/arrow/memory"
+	flatbuffers "github.com/google/flatbuffers/go"
+
+	"github.com/tapweave/tapweave/proto/pb"
+	"github.com/tapweave/tapweave/proto/record"
+)
+
+// ErrCorrupt is wrapped by the errors about bytes that are no Arrow stream of the rows they are said to be.
+var ErrCorrupt = errors.New("corrupt rows")
+
+// Stream is an Arrow IPC stream of rows of one kind, whose framing and schema were checked.
+type Stream struct {
+	Kind    pb.Rows_Kind
+	Rows    int // in all record batches, as these say
+	batches []message
+}
+
+// Open checks the version of rows, decompresses them, and checks that the stream has the columns of their
+// kind. What it returns points into rows where these are not compressed.
+func Open(rows *pb.Rows) (*Stream, error) {
+	kind := rows.GetKind()
+	if tables[kind] == nil {
+		return nil, fmt.Errorf("%w: kind %d", ErrCorrupt, kind)
+	}
+	if v := rows.GetColumnsVersion(); v != Version {
+		return nil, &record.VersionError{What: "columns of " + kind.String() + " rows", Found: v, Understood: Version}
+	}
+	b, err := record.Stream(rows)
+	if err != nil {
+		return nil, err
+	}
+	s, err := parse(kind, b)
+	if err != nil {
+		return nil, fmt.Errorf("%s rows: %w", kind, err)
+	}
+	if s.Rows != int(rows.Count) {
+		return nil, fmt.Errorf("%s rows: %w: %d rows said to be %d", kind, ErrCorrupt, s.Rows, rows.Count)
+	}
+	return s, nil
+}
+
+// RecordBatches returns the stream's record batch messages as they stand, framing included. Behind
+// [SchemaMessage] and before [EndOfStream], those of any number of streams of a kind make one stream.
+// What is inside them was not looked into.
+func (s *Stream) RecordBatches() [][]byte {
+	all := make([][]byte, len(s.batches))
+	for i, m := range s.batches {
+		all[i] = m.all
+	}
+	return all
+}
+
+// EndOfStream ends an Arrow IPC stream.
+var EndOfStream = []byte{0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0}
+
+// SchemaMessage returns the message that begins an Arrow IPC stream of a kind of rows.
+func SchemaMessage(kind pb.Rows_Kind) []byte { return schemaMessages()[kind] }
+
+var schemaMessages = sync.OnceValue(func() map[pb.Rows_Kind][]byte {
+	all := make(map[pb.Rows_Kind][]byte)
+	for kind, t := range tables {
+		b, err := stream(t.Schema())
+		if err != nil {
+			panic(err) // a schema is a constant
+		}
+		all[kind] = bytes.TrimSuffix(b, EndOfStream)
+	}
+	return all
+})
+
+// message is one message of an Arrow IPC stream.
+type message struct {
+	all, meta, body []byte
+}
+
+// Types of a message's header, and fields of the tables in it by their place in the vtable.
+// Source: Message.fbs and Schema.fbs in https://github.com/apache/arrow/tree/main/format.
+const (
+	headerSchema      = 1
+	headerRecordBatch = 3
+
+	messageHeaderType = 6
+	messageHeader     = 8
+	messageBodyLength = 10
+
+	recordBatchLength = 4
+
+	schemaFields   = 6
+	schemaMetadata = 8
+
+	fieldTypeType   = 8
+	fieldDictionary = 12
+	fieldChildren   = 14
+	fieldMetadata   = 16
+)
+
+// recovered turns a panic over hostile bytes, in flatbuffers or Arrow, into an error.
+func recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: %v", ErrCorrupt, p)
+	}
+}
+
+// parse splits a stream into its messages. The sizes that Arrow's reader would allocate by are checked here
+// against what is there.
+func parse(kind pb.Rows_Kind, b []byte) (s *Stream, err error) {
+	defer recovered(&err)
+	schema := SchemaMessage(kind)
+	if len(b) >= len(schema) && bytes.Equal(b[:len(schema)], schema) {
+		b = b[len(schema):]
+	} else {
+		// Written by another version of Arrow, or other columns.
+		m, rest, err := nextMessage(b)
+		if err != nil {
+			return nil, err
+		}
+		if err := checkSchema(kind, m); err != nil {
+			return nil, err
+		}
+		b = rest
+	}
+	s = &Stream{Kind: kind}
+	for len(b) > 0 {
+		m, rest, err := nextMessage(b)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		header, headerType := m.header()
+		if headerType != headerRecordBatch {
+			return nil, fmt.Errorf("%w: message of type %d in place of a record batch", ErrCorrupt, headerType)
+		}
+		rows := header.GetInt64Slot(recordBatchLength, 0)
+		if rows < 0 || rows > int64(len(m.body)) { // each row has fields of fixed width
+			return nil, fmt.Errorf("%w: record batch of %d rows in %d bytes", ErrCorrupt, rows, len(m.body))
+		}
+		s.Rows += int(rows)
+		s.batches = append(s.batches, m)
+		b = rest
+	}
+	return s, nil
+}
+
+// nextMessage cuts one message off b; io.EOF at the end of the stream.
+func nextMessage(b []byte) (m message, rest []byte, err error) {
+	if len(b) < 8 || binary.LittleEndian.Uint32(b) != 0xffffffff {
+		return m, nil, fmt.Errorf("%w: no Arrow message at %d bytes before the end", ErrCorrupt, len(b))
+	}
+	size := uint64(binary.LittleEndian.Uint32(b[4:]))
+	if size == 0 {
+		return m, b[8:], io.EOF
+	}
+	if size < 8 || size > uint64(len(b)-8) {
+		return m, nil, fmt.Errorf("%w: Arrow message of %d bytes, %d are left", ErrCorrupt, size, len(b)-8)
+	}
+	m.meta = b[8 : 8+size]
+	t := m.table()
+	left := b[8+size:]
+	body := t.GetInt64Slot(messageBodyLength, 0)
+	if body < 0 || body > int64(len(left)) {
+		return m, nil, fmt.Errorf("%w: Arrow body of %d bytes, %d are left", ErrCorrupt, body, len(left))
+	}
+	m.body = left[:body]
+	m.all = b[:8+int(size)+int(body)]
+	return m, left[body:], nil
+}
+
+func (m *message) table() flatbuffers.Table {
+	return flatbuffers.Table{Bytes: m.meta, Pos: flatbuffers.GetUOffsetT(m.meta)}
+}
+
+func (m *message) header() (header flatbuffers.Table, headerType byte) {
+	t := m.table()
+	if o := t.Offset(messageHeader); o != 0 {
+		t.Union(&header, flatbuffers.UOffsetT(o))
+	}
+	return header, t.GetByteSlot(messageHeaderType, 0)
+}
+
+// checkSchema compares a schema message with the columns of a kind.
+func checkSchema(kind pb.Rows_Kind, m message) error {
+	header, headerType := m.header()
+	if headerType != headerSchema || header.Bytes == nil {
+		return fmt.Errorf("%w: the stream begins with a message of type %d, not with a schema", ErrCorrupt, headerType)
+	}
+	if err := boundFields(header, schemaFields, schemaMetadata, 2*len(Infos(kind))+100, 3); err != nil {
+		return err
+	}
+	r, err := ipc.NewReaderFromMessageReader(&messageReader{next: m})
+	if err != nil {
+		return fmt.Errorf("%w: %v", ErrCorrupt, err)
+	}
+	defer r.Release()
+	return compareSchema(Schema(kind), r.Schema())
+}
+
+// boundFields checks, before Arrow allocates by them, the lengths of the vectors of fields below a table.
+func boundFields(t flatbuffers.Table, fields, metadata flatbuffers.VOffsetT, most, depth int) error {
+	if o := flatbuffers.UOffsetT(t.Offset(metadata)); o != 0 && t.VectorLen(o) > most {
+		return fmt.Errorf("%w: schema with too much metadata", ErrCorrupt)
+	}
+	o := flatbuffers.UOffsetT(t.Offset(fields))
+	if o == 0 {
+		return nil
+	}
+	n, at := t.VectorLen(o), t.Vector(o)
+	if n > most || depth == 0 {
+		return fmt.Errorf("%w: schema with too many columns", ErrCorrupt)
+	}
+	for i := range n {
+		f := flatbuffers.Table{Bytes: t.Bytes, Pos: t.Indirect(at + flatbuffers.UOffsetT(4*i))}
+		if f.Offset(fieldDictionary) != 0 {
+			return fmt.Errorf("%w: column %d is a dictionary", ErrCorrupt, i+1)
+		}
+		switch f.GetByteSlot(fieldTypeType, 0) {
+		case 2, 3, 4, 5, 6, 10, 12: // Int, FloatingPoint, Binary, Utf8, Bool, Timestamp, List
+		default:
+			return fmt.Errorf("%w: column %d is of a type that no column has", ErrCorrupt, i+1)
+		}
+		if err := boundFields(f, fieldChildren, fieldMetadata, 10, depth-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compareSchema names the first column in which found differs from what the definition says.
+func compareSchema(want, found *arrow.Schema) error {
+	describe := func(s *arrow.Schema, i int) string {
+		if i >= s.NumFields() {
+			return "absent"
+		}
+		f := s.Field(i)
+		null := ""
+		if f.Nullable {
+			null = ", nullable"
+		}
+		return fmt.Sprintf("%.100q (%s%s)", f.Name, f.Type, null)
+	}
+	for i := range max(want.NumFields(), found.NumFields()) {
+		if w, f := describe(want, i), describe(found, i); w != f {
+			return fmt.Errorf("%w: column %d is %s, this program has %s", ErrCorrupt, i+1, f, w)
+		}
+	}
+	return nil
+}
+
+// messageReader hands one message to an ipc.Reader.
+type messageReader struct {
+	next message
+}
+
+func (r *messageReader) Message() (*ipc.Message, error) {
+	if r.next.meta == nil {
+		return nil, io.EOF
+	}
+	m := ipc.NewMessage(memory.NewBufferBytes(r.next.meta), memory.NewBufferBytes(r.next.body))
+	r.next = message{}
+	return m, nil
+}
+
+func (*messageReader) Retain()  {}
+func (*messageReader) Release() {}
+
+// boundedAllocator panics when more is asked for than is left, which whoever calls Arrow turns into an error.
+type boundedAllocator struct {
+	memory.Allocator
+	left int
+}
+
+func (a *boundedAllocator) take(n int) {
+	if n < 0 || n > a.left {
+		panic("Arrow buffers larger than the message that holds them")
+	}
+	a.left -= n
+}
+
+func (a *boundedAllocator) Allocate(n int) []byte {
+	a.take(n)
+	return a.Allocator.Allocate(n)
+}
+
+func (a *boundedAllocator) Reallocate(n int, b []byte) []byte {
+	a.take(n - min(n, len(b)))
+	return a.Allocator.Reallocate(n, b)
+}
+
+// Decoder reads the record batches of streams of one kind. It is for one goroutine, and for many streams: the
+// schema is decoded once.
+type Decoder struct {
+	kind   pb.Rows_Kind
+	alloc  *boundedAllocator
+	source *messageReader
+	reader *ipc.Reader
+}
+
+// NewDecoder returns a decoder for a kind of rows.
+func NewDecoder(kind pb.Rows_Kind) *Decoder { return &Decoder{kind: kind} }
+
+// Decode calls each with every record batch of s, in order, and stops at the first error. A record batch is
+// valid until each returns, or longer if retained; strings and bytes read from it stay valid.
+func (d *Decoder) Decode(s *Stream, each func(arrow.Record) error) error {
+	if s.Kind != d.kind {
+		return fmt.Errorf("stream of %s rows for a decoder of %s rows", s.Kind, d.kind)
+	}
+	for _, m := range s.batches {
+		rec, err := d.next(m)
+		if err != nil {
+			d.reader = nil // which stays in error
+			return fmt.Errorf("%s rows: %w", d.kind, err)
+		}
+		if err := each(rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// next decodes a record batch, and checks what Arrow's accessors rely on.
+func (d *Decoder) next(m message) (rec arrow.Record, err error) {
+	defer recovered(&err)
+	if d.reader == nil {
+		schema, _, err := nextMessage(SchemaMessage(d.kind))
+		if err != nil {
+			return nil, err
+		}
+		d.alloc = &boundedAllocator{Allocator: memory.NewGoAllocator()}
+		d.source = &messageReader{next: schema}
+		if d.reader, err = ipc.NewReaderFromMessageReader(d.source, ipc.WithAllocator(d.alloc)); err != nil {
+			return nil, err
+		}
+	}
+	// Buffers are copied out of the body, each rounded up to 64 bytes twice.
+	d.alloc.left = 2*len(m.body) + 128*4*Schema(d.kind).NumFields()
+	d.source.next = m
+	if !d.reader.Next() {
+		return nil, fmt.Errorf("%w: %v", ErrCorrupt, d.reader.Err())
+	}
+	rec = d.reader.Record()
+	if err := checkRecord(rec); err != nil {
+		return nil, err
+	}
+	return rec, nil
+}
+
+func checkRecord(rec arrow.Record) error {
+	for i, a := range rec.Columns() {
+		if a.Len() != int(rec.NumRows()) {
+			return fmt.Errorf("%w: column %s has %d values of %d", ErrCorrupt, rec.ColumnName(i), a.Len(), rec.NumRows())
+		}
+		if err := checkArray(a); err != nil {
+			return fmt.Errorf("%w: column %s: %v", ErrCorrupt, rec.ColumnName(i), err)
+		}
+	}
+	return nil
+}
+
+// checkArray checks that every value of a lies in its buffers.
+func checkArray(a arrow.Array) error {
+	n := a.Len()
+	buffers := a.Data().Buffers()
+	bytesOf := func(i int) int {
+		if buffers[i] == nil {
+			return 0
+		}
+		return buffers[i].Len()
+	}
+	if buffers[0] != nil && bytesOf(0) < (n+7)/8 {
+		return errors.New("validity bitmap too short")
+	}
+	if buffers[0] == nil && a.NullN() != 0 {
+		return errors.New("nulls without a validity bitmap")
+	}
+	if n == 0 {
+		return nil
+	}
+	switch a := a.(type) {
+	case *array.String:
+		return checkOffsets(n, buffers[1], bytesOf(2))
+	case *array.Binary:
+		return checkOffsets(n, buffers[1], bytesOf(2))
+	case *array.List:
+		if err := checkOffsets(n, buffers[1], a.ListValues().Len()); err != nil {
+			return err
+		}
+		return checkArray(a.ListValues())
+	}
+	width := a.DataType().(arrow.FixedWidthDataType).BitWidth()
+	if have := bytesOf(1); have < (n*width+7)/8 {
+		return fmt.Errorf("%d values in %d bytes", n, have)
+	}
+	return nil
+}
+
+// checkOffsets checks that offsets never fall, begin at or after 0, and end within limit.
+func checkOffsets(n int, buffer *memory.Buffer, limit int) error {
+	if buffer == nil || buffer.Len() < (n+1)*arrow.Int32SizeBytes {
+		return errors.New("too few offsets")
+	}
+	last := int32(0)
+	for _, o := range arrow.Int32Traits.CastFromBytes(buffer.Bytes())[:n+1] {
+		if o < last {
+			return errors.New("offsets fall")
+		}
+		last = o
+	}
+	if int(last) > limit {
+		return fmt.Errorf("offset %d beyond %d", last, limit)
+	}
+	return nil
+}
+
+// Load calls each with every row of a record batch, in order, in a row that is used again for the next one.
+// Strings share the record batch's memory. Columns that follow from others are not read.
+func (t *Table[R]) Load(rec arrow.Record, each func(*R) error) error {
+	loaders := make([]func(*R, int) error, len(t.Columns))
+	for i, c := range t.Columns {
+		loaders[i] = c.cell.loader(rec.Column(i))
+	}
+	var r R
+	for row := range int(rec.NumRows()) {
+		for i, load := range loaders {
+			if load == nil {
+				continue
+			}
+			if err := load(&r, row); err != nil {
+				return fmt.Errorf("%s row %d, column %s: %w", t.Name, row+1, t.Columns[i].Name, err)
+			}
+		}
+		if err := each(&r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Read calls each with every row of rows; see [Table.Load].
+func (t *Table[R]) Read(rows *pb.Rows, each func(*R) error) error {
+	s, err := Open(rows)
+	if err != nil {
+		return err
+	}
+	return NewDecoder(t.Kind).Decode(s, func(rec arrow.Record) error { return t.Load(rec, each) })
+}
