@@ -1,0 +1,79 @@
+package fold
+
+import (
+	"github.com/tapweave/tapweave/proto/columns"
+)
+
+// minute is what a session carried in one minute of its packets' own time, and what of it has been booked.
+type minute struct {
+	start        int64
+	sums, booked sums
+}
+
+// sums are by end.
+type sums struct {
+	sessions                int64
+	packets, bytes, payload [2]int64
+}
+
+// minute returns the minute that t is in. Most packets fall into the last.
+func (s *Session) minute(t int64) *minute {
+	if n := len(s.minutes); n > 0 {
+		if m := &s.minutes[n-1]; uint64(t-m.start) < 60e9 {
+			return m
+		}
+	}
+	start := columns.MinuteOf(t)
+	for i := range s.minutes {
+		if s.minutes[i].start == start {
+			return &s.minutes[i]
+		}
+	}
+	s.minutes = append(s.minutes, minute{start: start})
+	m := &s.minutes[len(s.minutes)-1]
+	if !s.begun {
+		s.begun = true
+		m.sums.sessions = 1
+	}
+	return m
+}
+
+// book puts out what the session carried since it was last booked. Where src has turned round since, what was
+// booked is taken out first. Minutes are kept for as long as that can happen.
+func (f *Fold) book(s *Session) {
+	s.freeze(f.now)
+	src := s.orient()
+	for i := range s.minutes {
+		m := &s.minutes[i]
+		if src != s.src && m.booked != (sums{}) {
+			f.booking(s, s.src, m.start, sums{}, m.booked)
+			m.booked = sums{}
+		}
+		if m.sums != m.booked {
+			f.booking(s, src, m.start, m.sums, m.booked)
+			m.booked = m.sums
+		}
+	}
+	s.src = src
+	if s.frozen {
+		s.minutes = s.minutes[:0]
+	}
+}
+
+// booking puts out the difference of two sums.
+func (f *Fold) booking(s *Session, src uint8, minute int64, now, was sums) {
+	dst := 1 - src
+	t := columns.Traffic{
+		TrafficDimensions: columns.TrafficDimensions{Minute: minute, Tenant: s.key.Tenant, IPProtocol: s.key.Protocol, DstPort: s.key.HighPort},
+		TrafficSums: columns.TrafficSums{
+			Sessions:   now.sessions - was.sessions,
+			SrcPackets: now.packets[src] - was.packets[src], DstPackets: now.packets[dst] - was.packets[dst],
+			SrcBytes: now.bytes[src] - was.bytes[src], DstBytes: now.bytes[dst] - was.bytes[dst],
+			SrcPayloadBytes: now.payload[src] - was.payload[src], DstPayloadBytes: now.payload[dst] - was.payload[dst],
+		},
+	}
+	if src == high {
+		t.DstPort = s.key.LowPort
+	}
+	f.out.Traffic(&t)
+}

@@ -1,0 +1,337 @@
+// Package fold weaves packets into sessions: it is the deterministic fold over one partition's log.
+//
+//	(state, outputs) = fold(state, record)
+//
+// A [Fold] takes the records of one partition of tapweave.packets, in order, and calls an [Output]. Nothing in
+// it looks at a clock, draws a random number, starts a goroutine or depends on the order of a map, so the same
+// records always give the same outputs. The way of a packet through it, file by file:
+//
+//	fold.go      records in: producers, watermark, ticks
+//	merge.go     packets of all producers in the order of their capture times
+//	order.go     packets of equal time in a causal order
+//	copies.go    second copies from another tap point dropped
+//	fragments.go datagrams put together
+//	table.go     the session of a packet: keys, borders, timers
+//	tcp.go       sequence numbers, state, closes
+//	session.go   what a session knows, and its row
+//	booking.go   traffic by minute
+package fold
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/tapweave/tapweave/proto/batch"
+	"github.com/tapweave/tapweave/proto/columns"
+	"github.com/tapweave/tapweave/proto/pb"
+	"github.com/tapweave/tapweave/proto/record"
+)
+
+// Output takes what the fold puts out, in order. What is pointed to is only valid during the call.
+type Output interface {
+	// Session is a new version of a session.
+	Session(s *Session)
+	// Settled says that from event time at (nanoseconds since the Unix epoch) no packet can belong to s any
+	// more; math.MaxInt64 at the end of input. The version put out last stands.
+	Settled(at int64, s *Session)
+	// Traffic is a booking: sums to be added to those of the same minute and dimensions.
+	Traffic(t *columns.Traffic)
+	// Packet is one packet of a session, where Settings.Packets is set.
+	Packet(p *columns.Packet)
+}
+
+// Reason names what the fold counts beside sessions: what it left out, and what it noticed.
+type Reason uint8
+
+const (
+	Undecodable      Reason = iota // records that are not what they should be
+	OtherPartitions                // batches made for another number of partitions
+	RepeatedBatch                  // batches written twice by a retry
+	TooLate                        // packets behind the watermark by more than the limit
+	Late                           // packets behind the watermark that were folded
+	ProducersRetired               // producers that fell silent without a goodbye
+	StaleControl                   // control records of an earlier owner
+	SecondCopies                   // packets that another tap point had seen
+	FragmentsUnowned               // fragments of datagrams whose first one is missing
+	FragmentsEvicted               // datagrams given up because too many were open
+	DatagramsBroken                // whole datagrams whose transport header is wrong
+	SessionsEvicted                // sessions closed because there were too many
+	Packets                        // packets folded, second copies not counted
+	SessionsBegun                  // sessions created
+	QuotesUnmatched                // ICMP errors about a session that is not known
+	numReasons
+)
+
+var reasonNames = [numReasons]string{
+	"undecodable_records", "batches_for_other_partitions", "repeated_batches", "packets_too_late", "packets_late",
+	"producers_retired", "stale_control_records", "second_copies", "fragments_without_first", "datagrams_evicted",
+	"datagrams_malformed", "sessions_evicted", "packets_folded", "sessions_begun", "icmp_quotes_unmatched",
+}
+
+// String is the reason as it stands in metrics and in pipeline_stats.
+func (r Reason) String() string { return reasonNames[r] }
+
+// Fold is the state of one partition. It is not safe for concurrent use.
+type Fold struct {
+	set       Settings
+	partition int
+	out       Output
+	counts    [numReasons]uint64
+
+	producers map[producerKey]*producer
+	names     []string // collectors, in order of appearance
+	nameIndex map[string]uint32
+	watermark int64
+	started   bool // a producer has spoken
+
+	logTime    int64 // ns, from ticks
+	owner      uint64
+	ownerClock int64
+	ticked     bool
+
+	merge     merger
+	copies    copies
+	fragments fragments
+	table     table
+	timers    timers
+	taps      taps
+	offset    int64  // of the record being folded
+	serial    uint64 // of the reference made last
+	now       int64  // event time: no timer due before it is left
+	ended     bool
+}
+
+type producerKey struct {
+	name        string
+	incarnation uint64
+}
+
+type producer struct {
+	name      uint32
+	sequence  uint64
+	watermark int64
+	spoke     int64 // log time
+	live      bool
+}
+
+// New returns the fold of a partition that has not seen anything yet.
+func New(partition int, set Settings, out Output) *Fold {
+	f := &Fold{
+		set: set, partition: partition, out: out,
+		producers: map[producerKey]*producer{}, nameIndex: map[string]uint32{},
+		watermark: math.MinInt64, now: math.MinInt64,
+	}
+	f.copies.init()
+	f.fragments.init()
+	f.table.init()
+	f.taps.init()
+	return f
+}
+
+// Counts returns the count of each reason so far.
+func (f *Fold) Counts() [numReasons]uint64 { return f.counts }
+
+// Reasons is the number of reasons: they are 0 to Reasons-1.
+const Reasons = int(numReasons)
+
+// Watermark is the event time before which everything has been folded, math.MinInt64 before the first record.
+func (f *Fold) Watermark() int64 { return f.watermark }
+
+// Open is the number of sessions that are kept.
+func (f *Fold) Open() int { return f.table.count }
+
+// Buffered is the number of packets that wait for the watermark.
+func (f *Fold) Buffered() int { return f.merge.waiting }
+
+// Needs returns the offset of the first record that has to be folded again to come to the same open sessions
+// from nothing, given that next is the offset of the first record not folded yet.
+func (f *Fold) Needs(next int64) int64 {
+	need := f.merge.oldest(next)
+	if s := f.table.first; s != nil {
+		need = min(need, s.offset)
+	}
+	return min(need, f.fragments.oldest(next))
+}
+
+// ErrUndecodable is wrapped by the errors of Record.
+var ErrUndecodable = errors.New("record does not decode")
+
+// Record folds one record of the partition. offset is its position in the log. A record that does not decode
+// is counted and reported, and changes nothing else.
+func (f *Fold) Record(offset int64, value []byte) error {
+	f.offset = offset
+	r, err := record.UnmarshalPackets(value)
+	if err != nil {
+		return f.undecodable(err)
+	}
+	switch b := r.Body.(type) {
+	case *pb.PacketsRecord_Batch:
+		return f.batch(b.Batch)
+	case *pb.PacketsRecord_Tick:
+		if f.owned(b.Tick.OwnerEpoch) {
+			f.tick(b.Tick)
+		}
+	case *pb.PacketsRecord_LabelSet:
+		f.owned(b.LabelSet.OwnerEpoch)
+	case *pb.PacketsRecord_EndOfInput:
+		if f.owned(b.EndOfInput.OwnerEpoch) {
+			f.end()
+		}
+	default:
+		return f.undecodable(errors.New("record without a body"))
+	}
+	return nil
+}
+
+func (f *Fold) undecodable(err error) error {
+	f.counts[Undecodable]++
+	return fmt.Errorf("%w: %w", ErrUndecodable, err)
+}
+
+// owned says whether a control record is of the newest owner seen. The zero epoch belongs to no owner.
+func (f *Fold) owned(epoch uint64) bool {
+	if epoch < f.owner && epoch != 0 {
+		f.counts[StaleControl]++
+		return false
+	}
+	if epoch > f.owner {
+		f.owner, f.ticked = epoch, false
+	}
+	return true
+}
+
+func (f *Fold) batch(b *pb.PacketBatch) error {
+	if int(b.Partitions) != f.set.Partitions {
+		f.counts[OtherPartitions]++
+		return nil
+	}
+	var packets *batch.Packets
+	if b.Kind == pb.PacketBatch_PACKETS && len(b.Columns) > 0 {
+		packets = f.merge.take()
+		if err := packets.Decode(b.Columns); err != nil {
+			f.merge.give(packets)
+			return f.undecodable(err)
+		}
+	}
+	p := f.producer(b)
+	if b.Sequence <= p.sequence {
+		f.counts[RepeatedBatch]++
+		if packets != nil {
+			f.merge.give(packets)
+		}
+		return nil
+	}
+	p.sequence, p.spoke, p.live = b.Sequence, f.logTime, b.Kind != pb.PacketBatch_GOODBYE
+	p.watermark = max(p.watermark, b.Watermark)
+	f.started = true
+	if packets != nil {
+		f.merge.add(f, packets, p.name)
+	}
+	f.advance()
+	return nil
+}
+
+// producer returns the producer that wrote b. A new incarnation takes the place of earlier ones, which are
+// remembered so that a batch of theirs that is written again is known.
+func (f *Fold) producer(b *pb.PacketBatch) *producer {
+	k := producerKey{b.Producer, b.Incarnation}
+	if p := f.producers[k]; p != nil {
+		return p
+	}
+	name, ok := f.nameIndex[b.Producer]
+	if !ok {
+		name = uint32(len(f.names))
+		f.names = append(f.names, b.Producer)
+		f.nameIndex[b.Producer] = name
+	}
+	for o, p := range f.producers {
+		if o.name == b.Producer && o.incarnation < b.Incarnation {
+			p.live = false
+		}
+	}
+	p := &producer{name: name, watermark: math.MinInt64}
+	f.producers[k] = p
+	return p
+}
+
+// tick lets log time go on, retires producers that fell silent, and moves the watermark where no producer is
+// left to move it.
+func (f *Fold) tick(t *pb.Tick) {
+	const most = int64(2e9)
+	d := int64(0)
+	if f.ticked {
+		d = min(max(t.Clock-f.ownerClock, 0), most)
+	}
+	f.ticked, f.ownerClock = true, t.Clock
+	f.logTime += d
+	live := false
+	for k, p := range f.producers {
+		switch {
+		case p.live && f.logTime-p.spoke >= int64(f.set.Retire):
+			p.live = false
+			f.counts[ProducersRetired]++
+		case p.live:
+			live = true
+		case f.logTime-p.spoke >= int64(f.set.Retire+f.set.LateLimit):
+			delete(f.producers, k)
+		}
+	}
+	if !live && f.started {
+		f.advanceTo(f.watermark + d)
+		return
+	}
+	f.advance()
+}
+
+// advance moves the watermark to the least of the live producers' last words, if that is forward.
+func (f *Fold) advance() {
+	w, live := int64(math.MaxInt64), false
+	for _, p := range f.producers {
+		if p.live {
+			w, live = min(w, p.watermark), true
+		}
+	}
+	if !live {
+		// The last producer said goodbye: what it promised holds.
+		w = f.watermark
+		for _, p := range f.producers {
+			w = max(w, p.watermark)
+		}
+	}
+	f.advanceTo(w)
+}
+
+func (f *Fold) advanceTo(w int64) {
+	if w <= f.watermark {
+		return
+	}
+	f.watermark = w
+	f.merge.run(f, w)
+	f.elapse(w)
+}
+
+// elapse lets event time go on to t: what was due before it is done.
+func (f *Fold) elapse(t int64) {
+	if t <= f.now {
+		return
+	}
+	f.now = t
+	if f.fragments.due < t {
+		f.expireFragments(t)
+	}
+	for len(f.timers.heap) > 0 && f.timers.heap[0].due < t {
+		f.fire(f.timers.heap[0].s)
+	}
+	f.copies.forget(t - int64(f.set.CopyDelay))
+}
+
+// end folds what waits, and closes every session.
+func (f *Fold) end() {
+	f.advanceTo(f.merge.newest(f.watermark))
+	f.expireFragments(math.MaxInt64)
+	for f.table.first != nil {
+		f.close(f.table.first, closeEnd)
+		f.settle(f.table.first, math.MaxInt64)
+	}
+}

@@ -1,0 +1,238 @@
+package fold
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/tapweave/tapweave/proto/packet"
+)
+
+// fragments puts datagrams together, so that packets and bytes of all their fragments belong to the session
+// that the first fragment's ports name. Only the bytes of the transport header are kept.
+type fragments struct {
+	open       map[datagramKey]*datagram
+	head, tail *datagram // in the order of their first fragments
+	due        int64     // when the first of them expires, math.MaxInt64 without any
+}
+
+type datagramKey struct {
+	src, dst packet.Addr
+	id       uint32
+	protocol uint8
+	tenant   string
+}
+
+type datagram struct {
+	key         datagramKey
+	flow        packet.Flow
+	name        uint32
+	first, last int64 // times
+	offset      int64
+	fragments   uint64
+	bytes       uint32
+	total       int32 // length behind the IP header, -1 while the last fragment is missing
+	have        []hole
+	header      [packet.HeadBytes]byte
+	known       [packet.HeadBytes / 64]uint64 // bit set of the bytes in header
+	next, prev  *datagram
+}
+
+// maxFragments is how many pieces of a datagram are told apart: 64 KiB in pieces of 8 bytes.
+const maxFragments = 8192
+
+func (g *fragments) init() {
+	g.open = map[datagramKey]*datagram{}
+	g.due = math.MaxInt64
+}
+
+// oldest is the least offset of a record that an open datagram needs.
+func (g *fragments) oldest(next int64) int64 {
+	if g.head != nil {
+		return min(next, g.head.offset)
+	}
+	return next
+}
+
+// fragment takes in a fragment, and delivers the datagram when it is whole.
+func (f *Fold) fragment(r *ref, p *packet.Packet) {
+	g := &f.fragments
+	k := datagramKey{r.flow.Src, r.flow.Dst, p.ID, r.flow.Protocol, r.flow.Tenant}
+	d := g.open[k]
+	if d == nil {
+		if len(g.open) >= f.set.MaxDatagrams {
+			f.counts[FragmentsEvicted]++
+			f.giveUp(g.head)
+		}
+		d = &datagram{key: k, flow: *r.flow, name: r.name, first: p.Time, offset: f.merge.oldest(f.offset), total: -1}
+		g.open[k] = d
+		if d.prev = g.tail; d.prev != nil {
+			d.prev.next = d
+		} else {
+			g.head = d
+			g.due = expires(p.Time, int64(f.set.FragmentTimeout))
+		}
+		g.tail = d
+	}
+	d.first, d.last = min(d.first, p.Time), max(d.last, p.Time)
+	d.fragments++
+	d.bytes += p.Length
+	from, to := int64(p.FragmentOffset), int64(p.FragmentOffset)+int64(p.Payload)
+	if p.Fragment&packet.MoreFragments == 0 && d.total < 0 {
+		d.total = int32(to)
+	}
+	d.cover(from, to)
+	if p.FragmentOffset == 0 {
+		d.flow = *r.flow // whose MAC addresses and TTL the datagram is given
+		d.name = r.name
+	}
+	if from < packet.HeadBytes {
+		n := copy(d.header[from:], p.Head)
+		for i := int(from); i < int(from)+n; i++ {
+			d.known[i/64] |= 1 << (i % 64)
+		}
+	}
+	if d.total >= 0 && len(d.have) == 1 && d.have[0].from == 0 && d.have[0].to >= int64(d.total) {
+		g.remove(f, d)
+		f.deliverDatagram(d, true)
+	}
+}
+
+// cover adds [from, to) to what of the datagram is there.
+func (d *datagram) cover(from, to int64) {
+	if from >= to {
+		return
+	}
+	i := 0
+	for i < len(d.have) && d.have[i].to < from {
+		i++
+	}
+	j := i
+	for j < len(d.have) && d.have[j].from <= to {
+		from, to = min(from, d.have[j].from), max(to, d.have[j].to)
+		j++
+	}
+	if i == j && len(d.have) == maxFragments {
+		return
+	}
+	d.have = append(d.have[:i], append([]hole{{from, to}}, d.have[j:]...)...)
+}
+
+// leading returns the transport header's bytes as far as they are known without a gap.
+func (d *datagram) leading() []byte {
+	n := 0
+	for n < packet.HeadBytes && d.known[n/64]&(1<<(n%64)) != 0 {
+		n++
+	}
+	return d.header[:n]
+}
+
+func (g *fragments) remove(f *Fold, d *datagram) {
+	delete(g.open, d.key)
+	if d.prev != nil {
+		d.prev.next = d.next
+	} else {
+		g.head = d.next
+	}
+	if d.next != nil {
+		d.next.prev = d.prev
+	} else {
+		g.tail = d.prev
+	}
+	g.due = math.MaxInt64
+	if g.head != nil {
+		g.due = expires(g.head.first, int64(f.set.FragmentTimeout))
+	}
+}
+
+// expireFragments gives up the datagrams whose fragments have not come in time.
+func (f *Fold) expireFragments(t int64) {
+	for g := &f.fragments; g.head != nil && g.due < t; {
+		f.giveUp(g.head)
+	}
+}
+
+// giveUp delivers what has come of a datagram, if its ports are known.
+func (f *Fold) giveUp(d *datagram) {
+	f.fragments.remove(f, d)
+	f.deliverDatagram(d, false)
+}
+
+// deliverDatagram makes one packet of a datagram. Of one that is not whole, packets and bytes count but no
+// payload of TCP, as its place in the stream is only known for what came in order.
+func (f *Fold) deliverDatagram(d *datagram, isWhole bool) {
+	h := d.leading()
+	length := uint32(max(d.total, 0))
+	if !isWhole {
+		length = 0
+		for _, p := range d.have {
+			length += uint32(p.to - p.from)
+		}
+	}
+	p := packet.Packet{Time: d.last, Length: d.bytes, ID: d.key.id, WindowScale: packet.NoWindowScale}
+	flow := d.flow
+	switch parseTransport(&flow, &p, h, length) {
+	case headerMissing:
+		f.counts[FragmentsUnowned] += d.fragments
+		return
+	case headerBroken:
+		f.counts[DatagramsBroken]++
+		return
+	}
+	if !isWhole && flow.Protocol == packet.ProtoTCP {
+		p.Payload, p.Flags = 0, p.Flags&^(packet.SYN|packet.FIN|packet.RST)
+	}
+	var r ref
+	f.refer(&r, &flow, d.name)
+	f.deliver(&r, &p, frames{d.fragments, d.first}, false)
+}
+
+type headerFound uint8
+
+const (
+	headerRead headerFound = iota
+	headerMissing
+	headerBroken
+)
+
+// parseTransport reads the transport header in h, of a datagram with length bytes behind the IP header.
+func parseTransport(fl *packet.Flow, p *packet.Packet, h []byte, length uint32) headerFound {
+	be := binary.BigEndian
+	p.Payload = length
+	switch fl.Protocol {
+	case packet.ProtoTCP:
+		if len(h) < 20 {
+			return headerMissing
+		}
+		header := uint32(h[12]>>4) * 4
+		if header < 20 {
+			return headerBroken
+		}
+		p.Seq, p.Ack, p.Flags, p.Window, p.Checksum = be.Uint32(h[4:]), be.Uint32(h[8:]), h[13], be.Uint16(h[14:]), be.Uint16(h[16:])
+		p.Payload = max(length, header) - header
+	case packet.ProtoUDP, packet.ProtoUDPLite:
+		if len(h) < 8 {
+			return headerMissing
+		}
+		p.Payload = max(length, 8) - 8
+		p.Checksum = be.Uint16(h[6:])
+	case packet.ProtoICMP, packet.ProtoICMPv6:
+		if len(h) < 8 {
+			return headerMissing
+		}
+		fl.SrcPort, fl.DstPort, fl.ICMPID = uint16(h[0]), uint16(h[1]), 0
+		if fl.Protocol == packet.ProtoICMP && h[0] != 3 || fl.Protocol == packet.ProtoICMPv6 && h[0] >= 128 {
+			fl.ICMPID = be.Uint16(h[4:])
+		}
+		p.Checksum, p.Payload = be.Uint16(h[2:]), max(length, 8)-8
+		return headerRead
+	case packet.ProtoSCTP, packet.ProtoDCCP:
+		if len(h) < 12 {
+			return headerMissing
+		}
+		p.Payload = max(length, 12) - 12
+	default:
+		return headerRead
+	}
+	fl.SrcPort, fl.DstPort = be.Uint16(h), be.Uint16(h[2:])
+	return headerRead
+}

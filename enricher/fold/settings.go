@@ -1,0 +1,77 @@
+package fold
+
+import "time"
+
+// Settings are all that the fold depends on beside its input: with the same settings and the same log it puts
+// out the same bytes.
+type Settings struct {
+	// Partitions is P: batches made for another number are refused.
+	Partitions int
+
+	// LateLimit is how far behind the watermark a packet is still folded. Sessions are kept for as long.
+	LateLimit time.Duration
+	// CopyDelay is how far apart in time two copies of one packet, from two tap points, may be.
+	CopyDelay time.Duration
+	// Retire is the log time without a word after which a producer holds the watermark no more.
+	Retire time.Duration
+
+	// A conversation ends when it was idle for this long.
+	TCPIdle, TCPHalfOpenIdle, UDPIdle, ICMPIdle, OtherIdle time.Duration
+	// FinalAfter is the silence after both FINs, or a RST, that makes a TCP session final.
+	FinalAfter time.Duration
+	// Linger is for how long what fits its sequence numbers still belongs to a final TCP session.
+	Linger time.Duration
+	// Rollover is the age at which a session is closed and goes on as another.
+	Rollover time.Duration
+
+	// FirstVersion is the event time from a session's first packet to its first version, VersionEvery that
+	// between later ones.
+	FirstVersion, VersionEvery time.Duration
+	// Freeze is the age of a session from which its dimensions (src, application) do not change any more.
+	Freeze time.Duration
+
+	// FragmentTimeout is how long the fragments of a datagram may be apart.
+	FragmentTimeout time.Duration
+	// MaxDatagrams is how many datagrams may wait for fragments; beyond it the oldest is given up.
+	MaxDatagrams int
+	// MaxSessions is how many sessions are kept; beyond it half-open ones go first, then the oldest.
+	MaxSessions int
+
+	// Packets says whether a row is put out for each packet.
+	Packets bool
+}
+
+// Never is longer than any session: for timeouts that are not to happen.
+const Never = 100 * 365 * 24 * time.Hour
+
+// DefaultSettings are those of the fixed design: see docs/architecture.md.
+func DefaultSettings() Settings {
+	return Settings{
+		Partitions:      16,
+		LateLimit:       2 * time.Minute,
+		CopyDelay:       time.Second,
+		Retire:          10 * time.Second,
+		TCPIdle:         time.Hour,
+		TCPHalfOpenIdle: time.Minute,
+		UDPIdle:         time.Minute,
+		ICMPIdle:        time.Minute,
+		OtherIdle:       time.Minute,
+		FinalAfter:      5 * time.Second,
+		Linger:          2 * time.Minute,
+		Rollover:        24 * time.Hour,
+		FirstVersion:    500 * time.Millisecond,
+		VersionEvery:    time.Minute,
+		Freeze:          10 * time.Minute,
+		FragmentTimeout: 30 * time.Second,
+		MaxDatagrams:    4096,
+		MaxSessions:     1 << 20,
+	}
+}
+
+// Endless returns s with no border that depends on the pace of the packets: sessions end by their headers or
+// with the input. What was replayed at another pace then folds to the same sessions.
+func (s Settings) Endless() Settings {
+	s.TCPIdle, s.TCPHalfOpenIdle, s.UDPIdle, s.ICMPIdle, s.OtherIdle = Never, Never, Never, Never, Never
+	s.FinalAfter, s.Linger, s.Rollover = Never, Never, Never
+	return s
+}

@@ -1,0 +1,589 @@
+package fold
+
+import (
+	"math"
+
+	"github.com/tapweave/tapweave/proto/columns"
+	"github.com/tapweave/tapweave/proto/packet"
+)
+
+// sequence is what is known of the sequence numbers that one side of a TCP session has used.
+//
+// Numbers are unwrapped to 64 bits around the highest seen. What was seen lies between first and next, except
+// for the holes. SYN and FIN occupy a number each (RFC 9293, 3.4) and are no payload.
+type sequence struct {
+	first, next int64
+	holes       []hole
+	missed      uint64 // holes given up: before a jump, or because there were too many
+
+	last   uint32 // sequence number behind the last packet, also of those that occupy none
+	ack    uint32 // highest acknowledgement sent
+	isn    uint32
+	window uint32 // largest advertised, scaled
+	scale  uint8
+
+	retransmits, outOfOrder, zeroWindows, overlap uint32
+	flags                                         uint8
+	facts                                         facts
+}
+
+type hole struct{ from, to int64 }
+
+// facts about a side of a TCP session.
+type facts uint8
+
+const (
+	tracked     facts = 1 << iota // first and next hold
+	spoke                         // sent a packet that counts in the state
+	acked                         // ack holds
+	sentSYN                       // without ACK
+	sentSYNACK                    //
+	sentFIN                       //
+	sentRST                       // a valid one
+	sentRSTLast                   // its RST came behind the other side's
+)
+
+func (q *sequence) has(f facts) bool { return q.facts&f != 0 }
+
+const (
+	// maxJump is the largest distance between sequence numbers that is taken for a hole: the largest window
+	// (RFC 7323, 2.3). Beyond it the numbers have nothing to do with those before.
+	maxJump = 1 << 30
+	// maxHoles bounds the memory of a side.
+	maxHoles = 256
+	// smallWindow is the window assumed where none was seen or only a smaller one.
+	smallWindow = 1 << 16
+)
+
+// unwrap returns the 64-bit number that is nearest to the highest seen.
+func (q *sequence) unwrap(seq uint32) int64 {
+	return q.next + int64(int32(seq-uint32(q.next)))
+}
+
+// segment takes in the sequence numbers of a packet and returns how many bytes of payload are new.
+func (q *sequence) segment(p *packet.Packet) (payload uint64) {
+	n := span(p)
+	q.last = p.Seq + uint32(n)
+	if n == 0 {
+		return 0
+	}
+	if !q.has(tracked) {
+		q.start(p, n)
+		return uint64(p.Payload)
+	}
+	from := q.unwrap(p.Seq)
+	if d := from - q.next; d > maxJump || d < -maxJump || p.Flags&packet.SYN != 0 && q.has(sentSYN|sentSYNACK) && p.Seq != q.isn {
+		q.missed += q.missing()
+		q.holes = q.holes[:0]
+		q.start(p, n)
+		return uint64(p.Payload)
+	}
+	to := from + n
+	before := q.next
+	var fresh int64
+	ends := int64(0) // of the new numbers, those of SYN and FIN
+	if p.Flags&packet.SYN != 0 && !q.covers(from) {
+		ends++
+	}
+	if p.Flags&packet.FIN != 0 && !q.covers(to-1) {
+		ends++
+	}
+	if to > q.next {
+		if from > q.next {
+			q.open(hole{q.next, from})
+		}
+		fresh += to - max(from, q.next)
+		q.next = to
+	}
+	filled := int64(0)
+	if from < q.first {
+		filled += min(to, q.first) - from
+		if to < q.first {
+			q.open(hole{to, q.first})
+		}
+		q.first = from
+	}
+	if len(q.holes) > 0 && from < before {
+		filled += q.fill(from, min(to, before))
+	}
+	fresh += filled
+	switch {
+	case fresh == 0:
+		// RFC 9293, 3.8.4: a keep-alive has the number just below the next, and at most one byte.
+		if p.Flags&(packet.SYN|packet.FIN) != 0 || p.Payload > 1 || from != before-1 {
+			q.retransmits++
+		}
+	case filled > 0:
+		q.outOfOrder++
+	}
+	return uint64(fresh - ends)
+}
+
+func (q *sequence) start(p *packet.Packet, n int64) {
+	q.facts |= tracked
+	q.first = int64(p.Seq) + 1<<32 // so that what lies before stays positive
+	q.next = q.first + n
+}
+
+// covers says whether a number has been seen.
+func (q *sequence) covers(n int64) bool {
+	if n < q.first || n >= q.next {
+		return false
+	}
+	for _, h := range q.holes {
+		if h.from <= n && n < h.to {
+			return false
+		}
+	}
+	return true
+}
+
+// open adds a hole, which lies beyond or before all others.
+func (q *sequence) open(h hole) {
+	if len(q.holes) == maxHoles {
+		q.missed += uint64(q.holes[0].to - q.holes[0].from)
+		q.holes = append(q.holes[:0], q.holes[1:]...)
+	}
+	if len(q.holes) > 0 && h.to <= q.holes[0].from {
+		q.holes = append(q.holes, hole{})
+		copy(q.holes[1:], q.holes)
+		q.holes[0] = h
+		return
+	}
+	q.holes = append(q.holes, h)
+}
+
+// fill closes what of the holes lies in [from, to) and returns how much that was.
+func (q *sequence) fill(from, to int64) (filled int64) {
+	kept := q.holes[:0]
+	var split *hole
+	for _, h := range q.holes {
+		a, b := max(h.from, from), min(h.to, to)
+		if a >= b {
+			kept = append(kept, h)
+			continue
+		}
+		filled += b - a
+		switch {
+		case h.from < a && b < h.to:
+			kept = append(kept, hole{h.from, a})
+			split = &hole{b, h.to} // only one hole can be split: [from, to) lies inside it
+		case h.from < a:
+			kept = append(kept, hole{h.from, a})
+		case b < h.to:
+			kept = append(kept, hole{b, h.to})
+		}
+	}
+	q.holes = kept
+	if split != nil {
+		i := len(kept)
+		for i > 0 && kept[i-1].from > split.from {
+			i--
+		}
+		q.holes = append(q.holes, hole{})
+		copy(q.holes[i+1:], q.holes[i:])
+		q.holes[i] = *split
+	}
+	return filled
+}
+
+// missing is how many numbers between the first and the last seen were never seen.
+func (q *sequence) missing() (n uint64) {
+	for _, h := range q.holes {
+		n += uint64(h.to - h.from)
+	}
+	return n
+}
+
+// tcp finds the session of a TCP packet and counts the packet there.
+func (f *Fold) tcp(s *Session, r *ref, p *packet.Packet, fr frames, late bool) *Session {
+	if late {
+		s = s.at(p.Time)
+	}
+	if s != nil && s.held != nil && s.takesUp(r, p) {
+		s = f.reuse(s)
+	}
+	switch {
+	case s == nil:
+		s = f.begin(r, p)
+	case s.reason == closeFIN || s.reason == closeRST:
+		if f.afterClose(s, r, p) {
+			break
+		}
+		if o := s.earlier(f, r, p); o != nil {
+			s = o
+			break
+		}
+		s = f.begin(r, p)
+	case f.over(s, p.Time, late):
+		s = f.begin(r, p)
+	case p.Flags&packet.SYN != 0 && s.renumbers(r.side, p):
+		if s.ends[1-r.side].packets == 0 {
+			f.close(s, closeReuse)
+			s = f.begin(r, p)
+			break
+		}
+		if s.hold(r, p, fr) {
+			return s
+		}
+	case s.older != nil && !s.fits(r.side, p):
+		if o := s.earlier(f, r, p); o != nil {
+			s = o
+		}
+	}
+	f.countTCP(s, r, p, fr, late)
+	return s
+}
+
+// afterClose says whether a packet still belongs to a session that FIN or RST closed: in the silence before it
+// is final all do, but for a SYN with a new initial sequence number; then what fits its sequence numbers.
+func (f *Fold) afterClose(s *Session, r *ref, p *packet.Packet) bool {
+	if p.Flags&packet.SYN != 0 && s.numbersAnew(r.side, p) {
+		return false
+	}
+	if !s.final && p.Time-s.last <= int64(f.set.FinalAfter) {
+		return true
+	}
+	finalAt := s.finalAt
+	if !s.final {
+		finalAt = s.last + int64(f.set.FinalAfter)
+	}
+	return p.Time-finalAt <= int64(f.set.Linger) && s.fits(r.side, p)
+}
+
+// earlier returns an older session of the key that the packet fits, if s is not it: one that FIN or RST closed
+// and that still lingers.
+func (s *Session) earlier(f *Fold, r *ref, p *packet.Packet) *Session {
+	if p.Flags&packet.SYN != 0 || s.fits(r.side, p) {
+		return nil
+	}
+	for o := s.older; o != nil; o = o.older {
+		if (o.reason == closeFIN || o.reason == closeRST) && p.Time-o.last <= int64(f.set.FinalAfter+f.set.Linger) && o.fits(r.side, p) {
+			return o
+		}
+	}
+	return nil
+}
+
+// numbersAnew says whether a SYN or SYN-ACK bears another initial sequence number than its side's.
+func (s *Session) numbersAnew(side uint8, p *packet.Packet) bool {
+	q, o := &s.ends[side].sequence, &s.ends[1-side].sequence
+	switch {
+	case q.has(sentSYN | sentSYNACK):
+		return p.Seq != q.isn
+	case q.has(tracked):
+		return q.unwrap(p.Seq+1) != q.first
+	case o.has(acked):
+		// Nothing of this side was seen, but the other side has acknowledged some of it.
+		d := int32(o.ack - p.Seq)
+		return d < 1 || d > smallWindow
+	}
+	return false
+}
+
+// renumbers says whether a SYN without ACK, in an open session, bears another initial sequence number.
+func (s *Session) renumbers(side uint8, p *packet.Packet) bool {
+	return p.Flags&packet.ACK == 0 && s.numbersAnew(side, p)
+}
+
+// heldSYN is a SYN with a new initial sequence number in an open session, with its repeats. It begins another
+// session once the other side takes it up; else it was a packet of this one.
+type heldSYN struct {
+	side    uint8
+	packets []heldPacket
+}
+
+type heldPacket struct {
+	r  ref
+	p  packet.Packet
+	fr frames
+}
+
+// maxHeld bounds the repeats that are held.
+const maxHeld = 8
+
+// hold keeps a SYN back, and says whether it did.
+func (s *Session) hold(r *ref, p *packet.Packet, fr frames) bool {
+	if s.held != nil && (s.held.side != r.side || s.held.packets[0].p.Seq != p.Seq) {
+		s.fold.decline(s)
+	}
+	if s.held == nil {
+		s.held = &heldSYN{side: r.side}
+	}
+	if len(s.held.packets) == maxHeld {
+		return false
+	}
+	h := heldPacket{*r, *p, fr}
+	flow := *r.flow // the batch will be gone
+	h.r.flow, h.p.Data, h.p.Head = &flow, nil, nil
+	s.held.packets = append(s.held.packets, h)
+	return true
+}
+
+// takesUp says whether a packet shows that the held SYN was taken up: an answer to it, or its sender going on.
+func (s *Session) takesUp(r *ref, p *packet.Packet) bool {
+	isn := s.held.packets[0].p.Seq
+	if r.side == s.held.side {
+		return p.Flags&(packet.SYN|packet.RST) == 0 && p.Seq == isn+1
+	}
+	return p.Flags&packet.ACK != 0 && p.Ack == isn+1
+}
+
+// reuse closes s and begins the session of the SYN that s held.
+func (f *Fold) reuse(s *Session) *Session {
+	h := s.held
+	s.held = nil
+	f.close(s, closeReuse)
+	var n *Session
+	for i := range h.packets {
+		q := &h.packets[i]
+		if n == nil {
+			n = f.begin(&q.r, &q.p)
+		}
+		f.countTCP(n, &q.r, &q.p, q.fr, false)
+	}
+	return n
+}
+
+// decline counts a held SYN, which nobody has taken up, in the session itself: in packets and bytes, not in
+// state.
+func (f *Fold) decline(s *Session) {
+	if s.held == nil {
+		return
+	}
+	h := s.held
+	s.held = nil
+	for i := range h.packets {
+		q := &h.packets[i]
+		s.account(&q.r, &q.p, q.fr, false)
+	}
+	s.dirty = true
+}
+
+// fits says whether a packet fits the sequence numbers of the session: it lies around those that its side has
+// used or, where these are not known, acknowledges some that the other side has used.
+func (s *Session) fits(side uint8, p *packet.Packet) bool {
+	q, o := &s.ends[side].sequence, &s.ends[1-side].sequence
+	window := int64(max(o.window, smallWindow))
+	switch {
+	case q.has(tracked):
+		n := q.unwrap(p.Seq)
+		return n >= q.first-window && n <= q.next+window
+	case q.has(spoke):
+		d := int64(int32(p.Seq - q.last))
+		return d >= -window && d <= window
+	case p.Flags&packet.ACK != 0 && o.has(tracked):
+		n := o.unwrap(p.Ack)
+		return n >= o.first && n <= o.next+window
+	}
+	return true
+}
+
+// validReset says whether the other side would take the RST for one (RFC 9293, 3.5.3): it lies in the window,
+// or it acknowledges what a side that has not been answered yet has sent.
+func (s *Session) validReset(side uint8, p *packet.Packet) bool {
+	q, o := &s.ends[side].sequence, &s.ends[1-side].sequence
+	window := int64(max(o.window, smallWindow))
+	switch {
+	case q.has(tracked):
+		n := q.unwrap(p.Seq)
+		return n >= q.next-window && n <= q.next+window
+	case p.Flags&packet.ACK != 0 && o.has(tracked):
+		n := o.unwrap(p.Ack)
+		return n >= o.first && n <= o.next
+	case o.has(acked):
+		d := int64(int32(p.Seq - o.ack))
+		return d >= -window && d <= window
+	}
+	return true
+}
+
+// countTCP counts a packet in its session.
+func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bool) {
+	s.account(r, p, fr, late)
+	side := r.side
+	q, o := &s.ends[side].sequence, &s.ends[1-side].sequence
+	if p.Flags&packet.RST != 0 {
+		if !s.validReset(side, p) {
+			return
+		}
+		q.flags |= p.Flags
+		q.facts |= spoke | sentRST
+		if o.has(sentRST) {
+			q.facts |= sentRSTLast
+		}
+		s.history.add('R', side)
+		f.closed(s, closeRST)
+		return
+	}
+	if p.Flags&packet.SYN != 0 {
+		f.countSYN(s, q, r, p)
+	} else {
+		s.handshake.facts |= sawMore
+	}
+	q.flags |= p.Flags
+	before := q.retransmits
+	holes := q.missing()
+	payload := q.segment(p)
+	s.pay(side, p.Time, payload)
+	q.facts |= spoke
+	if q.retransmits > before {
+		s.history.add('T', side)
+	}
+	if len(q.holes) > 0 && q.missing() > holes {
+		s.history.add('G', side)
+	}
+	if p.Flags&packet.ACK != 0 {
+		if !q.has(acked) || int32(p.Ack-q.ack) > 0 {
+			q.ack = p.Ack
+			q.facts |= acked
+		}
+		if p.Flags&(packet.SYN|packet.FIN) == 0 && p.Payload == 0 {
+			s.history.add('A', side)
+		}
+		s.handshake.ack(side, p)
+	}
+	if p.Flags&packet.SYN == 0 {
+		q.window = max(q.window, q.scaled(o, p.Window))
+		if p.Window == 0 && p.Flags&packet.FIN == 0 {
+			q.zeroWindows++
+			s.history.add('W', side)
+		}
+	} else {
+		q.window = max(q.window, uint32(p.Window))
+	}
+	if p.Flags&packet.FIN != 0 {
+		q.facts |= sentFIN
+		s.history.add('F', side)
+		if o.has(sentFIN) {
+			f.closed(s, closeFIN)
+		}
+	}
+}
+
+// scaled applies the window scale, which both SYNs must have offered (RFC 7323, 2.2). Where a SYN was not
+// seen the largest scale is not assumed.
+func (q *sequence) scaled(o *sequence, window uint16) uint32 {
+	if q.scale == 0 || o.scale == 0 {
+		return uint32(window)
+	}
+	return uint32(window) << min(q.scale-1, 14)
+}
+
+// countSYN takes in a SYN or SYN-ACK. sequence.scale holds the shift count plus one.
+func (f *Fold) countSYN(s *Session, q *sequence, r *ref, p *packet.Packet) {
+	if p.Flags&packet.ACK == 0 {
+		s.handshake.syn(r.side, p)
+		s.history.add('S', r.side)
+	} else {
+		s.handshake.synACK(r.side, p)
+		s.history.add('H', r.side)
+	}
+	if !q.has(sentSYN | sentSYNACK) {
+		q.isn = p.Seq
+		if p.WindowScale != packet.NoWindowScale {
+			q.scale = min(p.WindowScale, 14) + 1
+		}
+	}
+	if p.Flags&packet.ACK == 0 {
+		q.facts |= sentSYN
+	} else {
+		q.facts |= sentSYNACK
+	}
+}
+
+// closed notes what closed an open session. Its first version leaves at once if none has.
+func (f *Fold) closed(s *Session, why closeReason) {
+	if s.reason != open {
+		return
+	}
+	f.decline(s)
+	s.reason = why
+	if s.version == 0 {
+		f.emit(s)
+	}
+	f.rearm(s)
+}
+
+// halfOpen says whether nothing but SYN, SYN-ACK and RST has been seen, and a SYN was.
+func (s *Session) halfOpen() bool {
+	a, b := &s.ends[low].sequence, &s.ends[high].sequence
+	return (a.has(sentSYN) || b.has(sentSYN)) && !s.handshake.has(sawMore)
+}
+
+func (s *Session) tcpRow(d *columns.Session, a, b *sequence) {
+	d.SrcMissedBytes, d.DstMissedBytes = a.missed+a.missing(), b.missed+b.missing()
+	d.SrcRetransmits, d.DstRetransmits = uint64(a.retransmits), uint64(b.retransmits)
+	d.SrcOutOfOrder, d.DstOutOfOrder = uint64(a.outOfOrder), uint64(b.outOfOrder)
+	d.SrcZeroWindows, d.DstZeroWindows = uint64(a.zeroWindows), uint64(b.zeroWindows)
+	d.SrcOverlapBytes, d.DstOverlapBytes = uint64(a.overlap), uint64(b.overlap)
+	d.SrcTCPFlags, d.DstTCPFlags = a.flags, b.flags
+}
+
+// handshake holds the times of the three packets that open a connection.
+type handshake struct {
+	synAt, synACKAt, ackAt int64
+	from                   uint8  // sender of the first SYN
+	isn                    uint32 // of the SYN-ACK
+	facts                  handshakeFacts
+}
+
+type handshakeFacts uint8
+
+const (
+	sawSYN handshakeFacts = 1 << iota
+	sawSYNACK
+	sawACK
+	repeatedSYN    // before the SYN-ACK: which one it answers is not known
+	repeatedSYNACK // before the ACK
+	sawMore        // anything but SYN, SYN-ACK and RST
+)
+
+func (h *handshake) has(f handshakeFacts) bool { return h.facts&f != 0 }
+
+func (h *handshake) syn(side uint8, p *packet.Packet) {
+	switch {
+	case !h.has(sawSYN):
+		h.from, h.synAt = side, p.Time
+		h.facts |= sawSYN
+	case side == h.from && !h.has(sawSYNACK):
+		h.facts |= repeatedSYN
+	}
+}
+
+func (h *handshake) synACK(side uint8, p *packet.Packet) {
+	switch {
+	case !h.has(sawSYNACK):
+		h.synACKAt, h.isn = p.Time, p.Seq
+		h.facts |= sawSYNACK
+		if !h.has(sawSYN) {
+			h.from = 1 - side
+		}
+	case !h.has(sawACK):
+		h.facts |= repeatedSYNACK
+	}
+}
+
+// ack takes in a packet with ACK; the first of the client that acknowledges the SYN-ACK ends the handshake.
+func (h *handshake) ack(side uint8, p *packet.Packet) {
+	if h.has(sawSYNACK) && !h.has(sawACK) && side == h.from && p.Flags&packet.SYN == 0 && int32(p.Ack-h.isn) > 0 {
+		h.ackAt = p.Time
+		h.facts |= sawACK
+	}
+}
+
+// roundTrips returns SYN to ACK, SYN-ACK to ACK and SYN to SYN-ACK in seconds, NaN where not seen or ambiguous.
+func (h *handshake) roundTrips() (whole, src, dst float64) {
+	whole, src, dst = math.NaN(), math.NaN(), math.NaN()
+	syn, synACK, ack := h.has(sawSYN), h.has(sawSYNACK), h.has(sawACK)
+	if syn && synACK && !h.has(repeatedSYN) && h.synACKAt >= h.synAt {
+		dst = float64(h.synACKAt-h.synAt) / 1e9
+	}
+	if synACK && ack && !h.has(repeatedSYNACK) && h.ackAt >= h.synACKAt {
+		src = float64(h.ackAt-h.synACKAt) / 1e9
+	}
+	if syn && synACK && ack && !h.has(repeatedSYN|repeatedSYNACK) && h.ackAt >= h.synAt {
+		whole = float64(h.ackAt-h.synAt) / 1e9
+	}
+	return whole, src, dst
+}
