@@ -63,6 +63,7 @@ type copies struct {
 	index  map[uint64]int // identity to the newest sighting of it, counted from base
 	base   int            // number of the sighting at seen[0]
 	active bool           // sightings are entered into index
+	asked  bool           // the packet that second was last asked about is at the end of seen
 	linked int            // number of the first sighting that is not in index yet
 }
 
@@ -98,6 +99,10 @@ func identity(r *ref, p *packet.Packet) uint64 {
 // second says whether the packet is a copy of one that another tap point saw, and returns the session of
 // that. A packet that is none is remembered; its session is told by remember.
 func (c *copies) second(t *taps, r *ref, p *packet.Packet, delay int64) (s *Session, copied bool) {
+	c.asked = r.tap.depth > 0
+	if !c.asked {
+		return nil, false // it came plain: there is but one such tap point
+	}
 	id := identity(r, p)
 	c.active = c.active || t.depth[r.tap.depth] > 1
 	if c.active {
@@ -121,7 +126,11 @@ func (c *copies) second(t *taps, r *ref, p *packet.Packet, delay int64) (s *Sess
 }
 
 // remember tells the session of the packet that second was last asked about.
-func (c *copies) remember(s *Session) { c.seen[len(c.seen)-1].s = s }
+func (c *copies) remember(s *Session) {
+	if c.asked {
+		c.seen[len(c.seen)-1].s = s
+	}
+}
 
 // saw says whether the tap point has seen the packet already, or so many have that no more are recorded.
 func (g *sighting) saw(tap uint16) bool {

@@ -1,7 +1,10 @@
 package packet_test
 
 import (
+	"bytes"
 	"encoding/hex"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -40,14 +43,14 @@ func TestQuote(t *testing.T) {
 		{"IPv4 options cut", "4f" + v4[2:] + ports, 17, 0, 0, 0, true},
 		{"IPv4 without ports", v4 + "03e800", 17, 0, 0, 0, true},
 		{"IPv4 header length", "44" + v4[2:] + ports, 0, 0, 0, 0, false},
-		{"IPv4 cut", v4[:40], 0, 0, 0, 0, false},
+		{"IPv4 cut", v4[:len(v4)-3], 0, 0, 0, 0, false},
 		{"IPv4 later fragment", strings.Replace(v4, "00010000", "00010001", 1) + ports, 17, 0, 0, 0, true},
 		{"IPv4 first fragment", strings.Replace(v4, "00010000", "00012000", 1) + ports, 17, 1000, 53, 0, true},
 		{"echo", strings.Replace(v4, "4011", "4001", 1) + "0800 0000 abcd 0001", 1, 8, 0, 0xabcd, true},
 		{"echo cut", strings.Replace(v4, "4011", "4001", 1) + "0800 0000 ab", 1, 8, 0, 0, true},
 		{"no ports", strings.Replace(v4, "4011", "402f", 1) + ports, 47, 0, 0, 0, true},
 		{"IPv6", ipv6("06") + ports, 6, 1000, 53, 0, true},
-		{"IPv6 cut", ipv6("06")[:80], 0, 0, 0, 0, false},
+		{"IPv6 cut", ipv6("06")[:len(ipv6("06"))-3], 0, 0, 0, 0, false},
 		{"IPv6 extensions", ipv6("00") + "33 00 0000 00000000  2c 01 0000 00000000 00000000  3a 00 0000 00000001  8000 0000 abcd 0001", 58, 128, 0, 0xabcd, true},
 		{"IPv6 later fragment", ipv6("2c") + "11 00 0008 00000001" + ports, 17, 0, 0, 0, true},
 		{"IPv6 extension cut", ipv6("3c") + "11 00 0000", 60, 0, 0, 0, true},
@@ -70,6 +73,32 @@ func TestQuote(t *testing.T) {
 }
 
 func FuzzQuote(f *testing.F) {
+	// Seeds are what looks like an IP header in the shared captures, which lie beside the repository.
+	names, _ := filepath.Glob("../../../shared/captures/*.*")
+	if len(names) == 0 {
+		const msg = "no captures in shared/captures beside the repository"
+		if os.Getenv("CI") == "true" {
+			f.Fatal(msg)
+		}
+		f.Skip(msg)
+	}
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for range 3 {
+			i := bytes.Index(b, []byte{0x45, 0})
+			if j := bytes.Index(b, []byte{0x86, 0xdd, 0x60}); j >= 0 && (i < 0 || j < i) {
+				i = j + 2
+			}
+			if i < 0 {
+				break
+			}
+			f.Add(b[i:min(len(b), i+packet.HeadBytes)])
+			b = b[i+2:]
+		}
+	}
 	f.Add(unhex(v4 + ports))
 	f.Add(unhex(ipv6("00") + "33 00 0000 00000000 2c 01 0000 00000000 00000000 3a 00 0000 00000001 8000 0000 abcd 0001"))
 	f.Fuzz(func(t *testing.T, head []byte) {

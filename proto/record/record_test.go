@@ -201,7 +201,7 @@ func TestCompressionIsDeterministic(t *testing.T) {
 		}
 		return rows.Arrow
 	}
-	const n = 40
+	const n = 20
 	var first [n][]byte
 	for i := range first {
 		first[i] = compress(uint64(i))
@@ -210,7 +210,7 @@ func TestCompressionIsDeterministic(t *testing.T) {
 	for w := range 4 {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(w), 3))
-			for range 2 * n {
+			for range n {
 				if i := r.IntN(n); !bytes.Equal(compress(uint64(i)), first[i]) {
 					t.Errorf("stream %d compressed to other bytes", i)
 				}
