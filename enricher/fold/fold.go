@@ -93,6 +93,7 @@ type Fold struct {
 	merge     merger
 	copies    copies
 	fragments fragments
+	payload   payloadLog
 	table     table
 	timers    timers
 	taps      taps

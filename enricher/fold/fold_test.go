@@ -330,6 +330,39 @@ func TestSequence(t *testing.T) {
 	}
 }
 
+func TestOverlap(t *testing.T) {
+	data := func(at time.Duration, from uint32, text string) pk {
+		return pk{at: at, from: "a", flags: "P.", seq: from, ack: 501, n: uint32(len(text)), mod: func(_ *packet.Flow, p *packet.Packet) { p.Data = []byte(text) }}
+	}
+	for _, c := range []struct {
+		name string
+		ps   []pk
+		want uint64
+	}{
+		{"the same", []pk{data(0, 101, "hello"), data(1, 101, "hello")}, 0},
+		{"others", []pk{data(0, 101, "hello"), data(1, 101, "HELlo")}, 3},
+		{"injected, then longer", []pk{data(0, 101, "hello"), data(1, 101, "jello, world"), data(2, 106, ", World")}, 2},
+		{"over two segments", []pk{data(0, 101, "abc"), data(1, 104, "def"), data(2, 102, "XcdX")}, 2},
+		{"into a hole", []pk{data(0, 101, "abc"), data(1, 107, "ghi"), data(2, 104, "def")}, 0},
+	} {
+		if r := fold(t, nil, append(opened(-s, 100, 500), c.ps...)...).one(); r.SrcOverlapBytes != c.want {
+			t.Errorf("%s: %d bytes differ, want %d", c.name, r.SrcOverlapBytes, c.want)
+		}
+	}
+	// The ring forgets, and goes on.
+	var l payloadLog
+	var last uint64
+	for i := range 1000 {
+		last = l.add(last, int64(i)*10, []byte("0123456789"), 1024)
+	}
+	if n := l.differing(last, 9980, []byte("xxxxxxxxxxyyyyyyyyyy")); n != 20 {
+		t.Errorf("%d bytes differ, want 20", n)
+	}
+	if n := l.differing(last, 0, []byte("xxxxxxxxxx")); n != 0 {
+		t.Errorf("%d bytes differ from what is forgotten", n)
+	}
+}
+
 func TestRoundTripsAmbiguous(t *testing.T) {
 	ps := append([]pk{{at: -s, from: "a", flags: "S", seq: 100}}, opened(0, 100, 500)...)
 	r := fold(t, nil, ps...).one()

@@ -37,6 +37,9 @@ type Settings struct {
 	// MaxSessions is how many sessions are kept; beyond it half-open ones go first, then the oldest.
 	MaxSessions int
 
+	// PayloadLog is how many bytes of sampled payload are kept to be compared with what is sent again.
+	PayloadLog int
+
 	// Packets says whether a row is put out for each packet.
 	Packets bool
 }
@@ -65,6 +68,7 @@ func DefaultSettings() Settings {
 		FragmentTimeout: 30 * time.Second,
 		MaxDatagrams:    4096,
 		MaxSessions:     1 << 20,
+		PayloadLog:      4 << 20,
 	}
 }
 

@@ -16,6 +16,8 @@ type sequence struct {
 	holes       []hole
 	missed      uint64 // holes given up: before a jump, or because there were too many
 
+	sampled uint64 // newest entry in the payload log
+
 	last   uint32 // sequence number behind the last packet, also of those that occupy none
 	ack    uint32 // highest acknowledgement sent
 	isn    uint32
@@ -424,7 +426,15 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 	q.flags |= p.Flags
 	before := q.retransmits
 	holes := q.missing()
+	next := q.next
 	payload := q.segment(p)
+	if len(p.Data) > 0 {
+		from := q.unwrap(p.Seq)
+		if p.Flags&packet.SYN != 0 {
+			from++
+		}
+		f.payload.compare(q, from, next, payload < uint64(p.Payload), p.Data, f.set.PayloadLog)
+	}
 	s.pay(side, p.Time, payload)
 	q.facts |= spoke
 	if q.retransmits > before {
