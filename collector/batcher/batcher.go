@@ -176,7 +176,7 @@ func (b *Batcher) seal(i int, q *partition, kind pb.PacketBatch_Kind) {
 		Watermark: q.watermark, Partitions: uint32(c.Partitions),
 	}
 	if e := b.open[i]; e.Len() > 0 {
-		s.Packets = uint32(e.Len())
+		s.Packets, s.Oldest = uint32(e.Len()), e.Oldest()
 		b.scratch = e.Seal(b.scratch[:0], c.Compression)
 		s.Columns = bytes.Clone(b.scratch) // no larger than it has to be: it may wait for long
 	}

@@ -125,7 +125,7 @@ type start struct {
 
 func (d *Decoder) decode(s start, frame []byte, original int) Reason {
 	r := d.unwrap(&s, frame, original, packet.MaxCarriers+1)
-	if n := int(d.Flow.NCarriers); r != OK && n > s.carriers && r != ARP && r != TunnelTooDeep {
+	if n := int(d.Flow.NCarriers); r != OK && n > s.carriers && r != ARP && r != NotIP && r != TunnelTooDeep {
 		// The innermost carrier was none.
 		r = d.unwrap(&s, frame, original, n-1)
 	}

@@ -71,8 +71,8 @@ type copies struct {
 type sighting struct {
 	identity uint64
 	time     int64
-	s        *Session // nil for a fragment
-	before   int      // number of an earlier sighting of the same identity
+	to       owner
+	before   int // number of an earlier sighting of the same identity
 	taps     [7]uint16
 	ntaps    uint8
 	depth    uint8
@@ -96,12 +96,12 @@ func identity(r *ref, p *packet.Packet) uint64 {
 	return h
 }
 
-// second says whether the packet is a copy of one that another tap point saw, and returns the session of
-// that. A packet that is none is remembered; its session is told by remember.
-func (c *copies) second(t *taps, r *ref, p *packet.Packet, delay int64) (s *Session, copied bool) {
+// second says whether the packet is a copy of one that another tap point saw, and returns the owner of
+// that. A packet that is none is remembered; its owner is told by remember.
+func (c *copies) second(t *taps, r *ref, p *packet.Packet, delay int64) (to owner, copied bool) {
 	c.asked = r.tap.depth > 0
 	if !c.asked {
-		return nil, false // it came plain: there is but one such tap point
+		return owner{}, false // it came plain: there is but one such tap point
 	}
 	id := identity(r, p)
 	c.active = c.active || t.depth[r.tap.depth] > 1
@@ -118,17 +118,38 @@ func (c *copies) second(t *taps, r *ref, p *packet.Packet, delay int64) (s *Sess
 			g := c.at(found)
 			g.taps[g.ntaps] = r.tap.index
 			g.ntaps++
-			return g.s, true
+			return g.to, true
 		}
 	}
 	c.seen = append(c.seen, sighting{identity: id, time: p.Time, before: -1, taps: [7]uint16{r.tap.index}, ntaps: 1, depth: r.tap.depth})
-	return nil, false
+	return owner{}, false
 }
 
-// remember tells the session of the packet that second was last asked about.
-func (c *copies) remember(s *Session) {
+// remember tells the owner of the packet that second was last asked about.
+func (c *copies) remember(to owner) {
 	if c.asked {
-		c.seen[len(c.seen)-1].s = s
+		c.seen[len(c.seen)-1].to = to
+	}
+}
+
+// owner is where a packet was counted: in a session, or, as a fragment, in a datagram.
+type owner struct {
+	session  *Session
+	datagram *datagram
+}
+
+// copied counts a second copy.
+func (o owner) copied(r *ref) {
+	s := o.session
+	if o.datagram != nil {
+		if s = o.datagram.session; s == nil {
+			o.datagram.copies++
+			o.datagram.met(r)
+		}
+	}
+	if s != nil && !s.gone {
+		s.duplicates++
+		s.met(r)
 	}
 }
 
@@ -174,7 +195,7 @@ func (c *copies) forget(t int64) {
 		if n := c.base + c.head; n < c.linked && c.index[g.identity] == n {
 			delete(c.index, g.identity)
 		}
-		g.s = nil
+		g.to = owner{}
 		c.head++
 	}
 	if c.head > 1024 && c.head > len(c.seen)/2 {

@@ -22,7 +22,6 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/tapweave/tapweave/proto/batch"
 	"github.com/tapweave/tapweave/proto/columns"
 	"github.com/tapweave/tapweave/proto/pb"
 	"github.com/tapweave/tapweave/proto/record"
@@ -139,10 +138,13 @@ const Reasons = int(numReasons)
 // Watermark is the event time before which everything has been folded, math.MinInt64 before the first record.
 func (f *Fold) Watermark() int64 { return f.watermark }
 
+// LogTime is the time that the ticks have let pass, in nanoseconds.
+func (f *Fold) LogTime() int64 { return f.logTime }
+
 // Open is the number of sessions that are kept.
 func (f *Fold) Open() int { return f.table.count }
 
-// Buffered is the number of packets that wait for the watermark.
+// Buffered is the number of bytes of batches that wait for the watermark.
 func (f *Fold) Buffered() int { return f.merge.waiting }
 
 // Needs returns the offset of the first record that has to be folded again to come to the same open sessions
@@ -158,8 +160,26 @@ func (f *Fold) Needs(next int64) int64 {
 // ErrUndecodable is wrapped by the errors of Record.
 var ErrUndecodable = errors.New("record does not decode")
 
+// BatchError says that the packets of a batch do not decode. They are looked at when the watermark comes to
+// them: the batch may have been taken in many records ago.
+type BatchError struct {
+	Offset int64
+	Err    error
+}
+
+func (e *BatchError) Error() string   { return fmt.Sprintf("batch at offset %d: %v", e.Offset, e.Err) }
+func (e *BatchError) Unwrap() []error { return []error{ErrUndecodable, e.Err} }
+
+// broken returns what went wrong in batches since it was last asked.
+func (f *Fold) broken() error {
+	err := errors.Join(f.merge.broken...)
+	f.merge.broken = f.merge.broken[:0]
+	return err
+}
+
 // Record folds one record of the partition. offset is its position in the log. A record that does not decode
-// is counted and reported, and changes nothing else.
+// is counted and left out, and reported by an error that wraps ErrUndecodable; so are batches of earlier
+// records, see BatchError. All else is folded all the same.
 func (f *Fold) Record(offset int64, value []byte) error {
 	f.offset = offset
 	r, err := record.UnmarshalPackets(value)
@@ -173,12 +193,14 @@ func (f *Fold) Record(offset int64, value []byte) error {
 		if f.owned(b.Tick.OwnerEpoch) {
 			f.tick(b.Tick)
 		}
+		return f.broken()
 	case *pb.PacketsRecord_LabelSet:
 		f.owned(b.LabelSet.OwnerEpoch)
 	case *pb.PacketsRecord_EndOfInput:
 		if f.owned(b.EndOfInput.OwnerEpoch) {
 			f.end()
 		}
+		return f.broken()
 	default:
 		return f.undecodable(errors.New("record without a body"))
 	}
@@ -207,30 +229,19 @@ func (f *Fold) batch(b *pb.PacketBatch) error {
 		f.counts[OtherPartitions]++
 		return nil
 	}
-	var packets *batch.Packets
-	if b.Kind == pb.PacketBatch_PACKETS && len(b.Columns) > 0 {
-		packets = f.merge.take()
-		if err := packets.Decode(b.Columns); err != nil {
-			f.merge.give(packets)
-			return f.undecodable(err)
-		}
-	}
 	p := f.producer(b)
 	if b.Sequence <= p.sequence {
 		f.counts[RepeatedBatch]++
-		if packets != nil {
-			f.merge.give(packets)
-		}
 		return nil
 	}
 	p.sequence, p.spoke, p.live = b.Sequence, f.logTime, b.Kind != pb.PacketBatch_GOODBYE
 	p.watermark = max(p.watermark, b.Watermark)
 	f.started = true
-	if packets != nil {
-		f.merge.add(f, packets, p.name)
+	if len(b.Columns) > 0 {
+		f.merge.add(f, b, p.name)
 	}
 	f.advance()
-	return nil
+	return f.broken()
 }
 
 // producer returns the producer that wrote b. A new incarnation takes the place of earlier ones, which are
@@ -317,20 +328,27 @@ func (f *Fold) elapse(t int64) {
 	if t <= f.now {
 		return
 	}
+	for f.timers.due() < t || f.fragments.due < t {
+		// Whatever the steps in which event time goes on, things are done in the order of their times.
+		if f.fragments.due <= f.timers.due() {
+			f.now = max(f.now, f.fragments.due)
+			f.giveUp(f.fragments.head)
+		} else {
+			f.now = max(f.now, f.timers.due())
+			f.fire(f.timers.heap[0].s)
+		}
+	}
 	f.now = t
-	if f.fragments.due < t {
-		f.expireFragments(t)
-	}
-	for len(f.timers.heap) > 0 && f.timers.heap[0].due < t {
-		f.fire(f.timers.heap[0].s)
-	}
 	f.copies.forget(t - int64(f.set.CopyDelay))
 }
 
 // end folds what waits, and closes every session.
 func (f *Fold) end() {
-	f.advanceTo(f.merge.newest(f.watermark))
-	f.expireFragments(math.MaxInt64)
+	f.merge.run(f, math.MaxInt64)
+	f.watermark = max(f.watermark, f.now)
+	for f.fragments.head != nil {
+		f.giveUp(f.fragments.head)
+	}
 	for f.table.first != nil {
 		f.close(f.table.first, closeEnd)
 		f.settle(f.table.first, math.MaxInt64)

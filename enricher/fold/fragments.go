@@ -26,6 +26,9 @@ type datagram struct {
 	key         datagramKey
 	flow        packet.Flow
 	name        uint32
+	refs        []ref  // where its fragments and their copies came from, with flows of their own
+	copies      uint64 // second copies of its fragments, until it is delivered
+	session     *Session
 	first, last int64 // times
 	offset      int64
 	fragments   uint64
@@ -53,8 +56,8 @@ func (g *fragments) oldest(next int64) int64 {
 	return next
 }
 
-// fragment takes in a fragment, and delivers the datagram when it is whole.
-func (f *Fold) fragment(r *ref, p *packet.Packet) {
+// fragment takes in a fragment, and delivers the datagram when it is whole. It returns the datagram.
+func (f *Fold) fragment(r *ref, p *packet.Packet) *datagram {
 	g := &f.fragments
 	k := datagramKey{r.flow.Src, r.flow.Dst, p.ID, r.flow.Protocol, r.flow.Tenant}
 	d := g.open[k]
@@ -75,6 +78,7 @@ func (f *Fold) fragment(r *ref, p *packet.Packet) {
 	}
 	d.first, d.last = min(d.first, p.Time), max(d.last, p.Time)
 	d.fragments++
+	d.met(r)
 	d.bytes += p.Length
 	from, to := int64(p.FragmentOffset), int64(p.FragmentOffset)+int64(p.Payload)
 	if p.Fragment&packet.MoreFragments == 0 && d.total < 0 {
@@ -95,6 +99,19 @@ func (f *Fold) fragment(r *ref, p *packet.Packet) {
 		g.remove(f, d)
 		f.deliverDatagram(d, true)
 	}
+	return d
+}
+
+// maxRefs bounds the places that a datagram notes.
+const maxRefs = 16
+
+// met notes where a fragment or a copy of one came from.
+func (d *datagram) met(r *ref) {
+	if n := len(d.refs); n == maxRefs || n > 0 && d.refs[n-1].serial == r.serial {
+		return
+	}
+	flow := *r.flow // the batch will be gone
+	d.refs = append(d.refs, ref{flow: &flow, tap: r.tap, name: r.name, serial: r.serial})
 }
 
 // cover adds [from, to) to what of the datagram is there.
@@ -144,13 +161,6 @@ func (g *fragments) remove(f *Fold, d *datagram) {
 	}
 }
 
-// expireFragments gives up the datagrams whose fragments have not come in time.
-func (f *Fold) expireFragments(t int64) {
-	for g := &f.fragments; g.head != nil && g.due < t; {
-		f.giveUp(g.head)
-	}
-}
-
 // giveUp delivers what has come of a datagram, if its ports are known.
 func (f *Fold) giveUp(d *datagram) {
 	f.fragments.remove(f, d)
@@ -183,7 +193,12 @@ func (f *Fold) deliverDatagram(d *datagram, isWhole bool) {
 	}
 	var r ref
 	f.refer(&r, &flow, d.name)
-	f.deliver(&r, &p, frames{d.fragments, d.first}, false)
+	s := f.deliver(&r, &p, frames{d.fragments, d.first}, false)
+	s.duplicates += d.copies
+	for i := range d.refs {
+		s.met(&d.refs[i])
+	}
+	d.session, d.refs = s, nil
 }
 
 type headerFound uint8

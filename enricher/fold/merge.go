@@ -1,31 +1,39 @@
 package fold
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/tapweave/tapweave/proto/batch"
 	"github.com/tapweave/tapweave/proto/packet"
+	"github.com/tapweave/tapweave/proto/pb"
 	"github.com/tapweave/tapweave/proto/session"
 )
 
 // merger holds the batches whose packets wait for the watermark, and gives these out in the order of time.
+//
+// A batch waits as it came, and is decoded when the watermark comes to its oldest packet: what waits is small,
+// and what is decoded is used while the processor still has it at hand.
 type merger struct {
 	heap    []*cursor // by time of the next packet
 	free    []*cursor
-	packets []*batch.Packets // to be decoded into
-	waiting int
+	waiting int // bytes of the batches
 	group   []item
 	done    []*cursor // walked through, their last packets being folded
+	broken  []error
 	order   orderer
 }
 
 // cursor walks through one batch in the order of time.
 type cursor struct {
-	batch  *batch.Packets
-	refs   []ref
-	next   int
-	time   int64 // of the next packet
-	offset int64
+	columns []byte // encoded packets
+	decoded bool
+	batch   batch.Packets
+	refs    []ref
+	next    int
+	time    int64 // of the next packet; while the batch is not decoded that of the oldest, as the batch says
+	offset  int64
+	name    uint32 // collector
 }
 
 // ref is what the fold keeps of a flow while the flow's batch waits.
@@ -47,31 +55,8 @@ type item struct {
 	r *ref
 }
 
-func (m *merger) take() *batch.Packets {
-	if n := len(m.packets); n > 0 {
-		p := m.packets[n-1]
-		m.packets = m.packets[:n-1]
-		return p
-	}
-	return new(batch.Packets)
-}
-
-// give returns what take gave out. A few are kept for reuse.
-func (m *merger) give(p *batch.Packets) {
-	if len(m.packets) < 4 {
-		m.packets = append(m.packets, p)
-	}
-}
-
 // add takes in a batch of the collector with index name. Packets behind the watermark are folded at once.
-func (m *merger) add(f *Fold, b *batch.Packets, name uint32) {
-	if len(b.Packets) == 0 {
-		m.give(b)
-		return
-	}
-	if !b.Sorted {
-		slices.SortStableFunc(b.Packets, func(a, c packet.Packet) int { return compare(a.Time, c.Time) })
-	}
+func (m *merger) add(f *Fold, b *pb.PacketBatch, name uint32) {
 	var c *cursor
 	if n := len(m.free); n > 0 {
 		c = m.free[n-1]
@@ -79,26 +64,51 @@ func (m *merger) add(f *Fold, b *batch.Packets, name uint32) {
 	} else {
 		c = new(cursor)
 	}
-	c.batch, c.next, c.time, c.offset = b, 0, b.Packets[0].Time, f.offset
-	c.refs = slices.Grow(c.refs[:0], len(b.Flows))[:len(b.Flows)]
-	for i := range b.Flows {
-		f.refer(&c.refs[i], &b.Flows[i], name)
-	}
-	m.waiting += len(b.Packets)
-	for c.time < f.watermark {
-		p := &b.Packets[c.next]
-		if f.watermark-p.Time > int64(f.set.LateLimit) {
-			f.counts[TooLate]++
-		} else {
-			f.counts[Late]++
-			f.packet(&c.refs[p.Flow], p, true)
-		}
-		if m.waiting--; !c.step() {
-			m.drop(c)
+	c.columns, c.decoded, c.next, c.time, c.offset, c.name = b.Columns, false, 0, b.Oldest, f.offset, name
+	m.waiting += len(c.columns)
+	if c.time < f.watermark {
+		if !m.decode(f, c) {
 			return
+		}
+		for c.time < f.watermark {
+			p := &c.batch.Packets[c.next]
+			if f.watermark-p.Time > int64(f.set.LateLimit) {
+				f.counts[TooLate]++
+			} else {
+				f.counts[Late]++
+				f.packet(&c.refs[p.Flow], p, true)
+			}
+			if !c.step() {
+				m.drop(c)
+				return
+			}
 		}
 	}
 	m.push(c)
+}
+
+// decode makes the packets of a batch ready to be walked through. A batch that does not decode, or holds a
+// packet older than it says, is dropped.
+func (m *merger) decode(f *Fold, c *cursor) bool {
+	err := c.batch.Decode(c.columns)
+	if err == nil && !c.batch.Sorted {
+		slices.SortStableFunc(c.batch.Packets, func(a, b packet.Packet) int { return compare(a.Time, b.Time) })
+	}
+	if err == nil && (len(c.batch.Packets) == 0 || c.batch.Packets[0].Time < c.time) {
+		err = fmt.Errorf("%w: no packet, or one older than the batch says", batch.ErrCorrupt)
+	}
+	if err != nil {
+		f.counts[Undecodable]++
+		m.broken = append(m.broken, &BatchError{c.offset, err})
+		m.drop(c)
+		return false
+	}
+	c.decoded, c.time = true, c.batch.Packets[0].Time
+	c.refs = slices.Grow(c.refs[:0], len(c.batch.Flows))[:len(c.batch.Flows)]
+	for i := range c.batch.Flows {
+		f.refer(&c.refs[i], &c.batch.Flows[i], c.name)
+	}
+	return true
 }
 
 // step goes to the next packet and says whether there is one.
@@ -112,10 +122,10 @@ func (c *cursor) step() bool {
 }
 
 func (m *merger) drop(c *cursor) {
-	m.give(c.batch)
+	m.waiting -= len(c.columns)
 	clear(c.refs) // or they would keep sessions alive
-	c.batch = nil
-	if len(m.free) < 64 {
+	c.columns = nil
+	if len(m.free) < 16 {
 		m.free = append(m.free, c)
 	}
 }
@@ -155,8 +165,8 @@ func (m *merger) fix() {
 	h[i] = c
 }
 
+// pop takes the first cursor off the heap.
 func (m *merger) pop() {
-	c := m.heap[0]
 	n := len(m.heap) - 1
 	m.heap[0] = m.heap[n]
 	m.heap[n] = nil
@@ -164,37 +174,50 @@ func (m *merger) pop() {
 	if n > 0 {
 		m.fix()
 	}
-	m.drop(c)
+}
+
+// first returns the first cursor, decoded, if its next packet is older than w.
+func (m *merger) first(f *Fold, w int64) *cursor {
+	for len(m.heap) > 0 && m.heap[0].time < w {
+		c := m.heap[0]
+		if c.decoded {
+			return c
+		}
+		if m.decode(f, c) {
+			m.fix()
+		} else {
+			m.pop()
+		}
+	}
+	return nil
 }
 
 // run folds all packets older than w.
 func (m *merger) run(f *Fold, w int64) {
-	for len(m.heap) > 0 && m.heap[0].time < w {
-		t := m.heap[0].time
-		f.elapse(t)
-		c := m.heap[0]
-		if !m.tied(c, t) {
-			p := &c.batch.Packets[c.next]
-			f.packet(&c.refs[p.Flow], p, false)
-			m.waiting--
-			if c.step() {
-				m.fix()
-			} else {
-				m.pop()
-			}
+	for c := m.first(f, w); c != nil; c = m.first(f, w) {
+		f.elapse(c.time)
+		if m.tied(c) {
+			m.runGroup(f, c.time)
 			continue
 		}
-		m.runGroup(f, t)
+		p := &c.batch.Packets[c.next]
+		f.packet(&c.refs[p.Flow], p, false)
+		if c.step() {
+			m.fix()
+		} else {
+			m.pop()
+			m.drop(c)
+		}
 	}
 }
 
-// tied says whether another packet has the time of c's next one.
-func (m *merger) tied(c *cursor, t int64) bool {
-	if n := c.next + 1; n < len(c.batch.Packets) && c.batch.Packets[n].Time == t {
+// tied says whether another packet may have the time of the first cursor's next one.
+func (m *merger) tied(c *cursor) bool {
+	if n := c.next + 1; n < len(c.batch.Packets) && c.batch.Packets[n].Time == c.time {
 		return true
 	}
-	for _, i := range [2]int{1, 2} {
-		if i < len(m.heap) && m.heap[i].time == t {
+	for _, o := range m.heap[min(1, len(m.heap)):min(3, len(m.heap))] {
+		if o.time == c.time {
 			return true
 		}
 	}
@@ -204,28 +227,24 @@ func (m *merger) tied(c *cursor, t int64) bool {
 // runGroup folds all packets of time t, in causal order.
 func (m *merger) runGroup(f *Fold, t int64) {
 	group := m.group[:0]
-	for len(m.heap) > 0 && m.heap[0].time == t {
-		c := m.heap[0]
-		for more := true; more && c.time == t; {
+	for c := m.first(f, t+1); c != nil; c = m.first(f, t+1) {
+		more := true
+		for more && c.time == t {
 			p := &c.batch.Packets[c.next]
 			group = append(group, item{p, &c.refs[p.Flow]})
 			more = c.step()
-			if !more {
-				// Its packets are still to be folded: it is dropped behind them.
-				m.done = append(m.done, c)
-				n := len(m.heap) - 1
-				m.heap[0] = m.heap[n]
-				m.heap = m.heap[:n]
-			}
 		}
-		if len(m.heap) > 0 {
+		if more {
 			m.fix()
+		} else {
+			// Its packets are still to be folded: it is dropped behind them.
+			m.done = append(m.done, c)
+			m.pop()
 		}
 	}
 	for _, it := range m.order.sort(group) {
 		f.packet(it.r, it.p, false)
 	}
-	m.waiting -= len(group)
 	clear(group)
 	m.group = group[:0]
 	for _, c := range m.done {
@@ -243,14 +262,6 @@ func (m *merger) oldest(next int64) int64 {
 		next = min(next, c.offset)
 	}
 	return next
-}
-
-// newest is the time just behind the last packet that waits, or w where none does.
-func (m *merger) newest(w int64) int64 {
-	for _, c := range m.heap {
-		w = max(w, c.batch.Packets[len(c.batch.Packets)-1].Time+1)
-	}
-	return w
 }
 
 func compare(a, b int64) int {

@@ -117,6 +117,14 @@ func (a timer) before(b timer) bool {
 	return string(a.s.id[:]) < string(b.s.id[:])
 }
 
+// due is the time of the first timer, math.MaxInt64 without any.
+func (h *timers) due() int64 {
+	if len(h.heap) == 0 {
+		return math.MaxInt64
+	}
+	return h.heap[0].due
+}
+
 // set makes s due at t.
 func (h *timers) set(s *Session, t int64) {
 	if s.timer == 0 {
@@ -216,19 +224,16 @@ func (f *Fold) refer(r *ref, fl *packet.Flow, name uint32) {
 
 // packet folds one packet.
 func (f *Fold) packet(r *ref, p *packet.Packet, late bool) {
-	if s, copied := f.copies.second(&f.taps, r, p, int64(f.set.CopyDelay)); copied {
+	if to, copied := f.copies.second(&f.taps, r, p, int64(f.set.CopyDelay)); copied {
 		f.counts[SecondCopies]++
-		if s != nil && !s.gone {
-			s.duplicates++
-			s.met(r)
-		}
+		to.copied(r)
 		return
 	}
 	if p.Fragment != 0 {
-		f.fragment(r, p)
+		f.copies.remember(owner{datagram: f.fragment(r, p)})
 		return
 	}
-	f.copies.remember(f.deliver(r, p, whole, late))
+	f.copies.remember(owner{session: f.deliver(r, p, whole, late)})
 }
 
 // frames says how a packet came: as how many, and since when.
@@ -419,7 +424,7 @@ func (s *Session) settles(set *Settings) int64 {
 // fire does what is due for the session.
 func (f *Fold) fire(s *Session) {
 	due := s.nextDue(&f.set)
-	if due >= f.now {
+	if due > f.now {
 		f.timers.set(s, due) // it was put off meanwhile
 		return
 	}

@@ -2,6 +2,7 @@ package batch
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 
 	"github.com/klauspost/compress/s2"
@@ -21,14 +22,18 @@ type Encoder struct {
 	packets int
 	last    uint32 // flow of the packet before
 	time    int64  // of the packet before
+	oldest  int64  // time of the oldest packet
 	body    []byte
 }
 
 // NewEncoder returns an encoder of an empty batch.
-func NewEncoder() *Encoder { return &Encoder{table: make([]uint32, 256)} }
+func NewEncoder() *Encoder { return &Encoder{table: make([]uint32, 256), oldest: math.MaxInt64} }
 
 // Len is the number of packets in the batch.
 func (e *Encoder) Len() int { return e.packets }
+
+// Oldest is the capture time of the oldest packet in the batch, math.MaxInt64 without any.
+func (e *Encoder) Oldest() int64 { return e.oldest }
 
 // Size is the number of bytes in the batch before compression.
 func (e *Encoder) Size() int {
@@ -54,6 +59,7 @@ func (e *Encoder) Append(f *packet.Flow, p *packet.Packet) {
 	}
 	c[colTime] = putUvarint(c[colTime], zigzag(p.Time-e.time))
 	e.time = p.Time
+	e.oldest = min(e.oldest, p.Time)
 	c[colLength] = putUvarint(c[colLength], uint64(p.Length))
 	c[colSum] = append(c[colSum], byte(p.Checksum), byte(p.Checksum>>8))
 	if p.ID == s.id+s.idStep {
@@ -330,7 +336,7 @@ func (e *Encoder) reset() {
 	}
 	clear(e.table)
 	e.flows, e.hashes, e.states, e.tenants = e.flows[:0], e.hashes[:0], e.states[:0], e.tenants[:0]
-	e.packets, e.last, e.time = 0, 0, 0
+	e.packets, e.last, e.time, e.oldest = 0, 0, 0, math.MaxInt64
 }
 
 func putAddr(b []byte, a *packet.Addr, v6 bool) []byte {

@@ -308,6 +308,7 @@ type PacketBatch struct {
 	ShedThreshold uint64                 `protobuf:"varint,8,opt,name=shed_threshold,json=shedThreshold,proto3" json:"shed_threshold,omitempty"` // sessions whose hash is at or above it had packets shed; 0: none was
 	Packets       uint32                 `protobuf:"varint,9,opt,name=packets,proto3" json:"packets,omitempty"`                                  // how many packets columns holds
 	Columns       []byte                 `protobuf:"bytes,10,opt,name=columns,proto3" json:"columns,omitempty"`                                  // packet columns, see package batch
+	Oldest        int64                  `protobuf:"varint,11,opt,name=oldest,proto3" json:"oldest,omitempty"`                                   // capture time of the oldest packet, nanoseconds since the Unix epoch
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -410,6 +411,13 @@ func (x *PacketBatch) GetColumns() []byte {
 		return x.Columns
 	}
 	return nil
+}
+
+func (x *PacketBatch) GetOldest() int64 {
+	if x != nil {
+		return x.Oldest
+	}
+	return 0
 }
 
 // Time passes: appended by the owner of a partition about once a second.
@@ -1417,7 +1425,7 @@ const file_tapweave_proto_rawDesc = "" +
 	"\tlabel_set\x18\x04 \x01(\v2\x15.tapweave.v1.LabelSetH\x00R\blabelSet\x12;\n" +
 	"\fend_of_input\x18\x05 \x01(\v2\x17.tapweave.v1.EndOfInputH\x00R\n" +
 	"endOfInputB\x06\n" +
-	"\x04body\"\xf6\x02\n" +
+	"\x04body\"\x8e\x03\n" +
 	"\vPacketBatch\x121\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1d.tapweave.v1.PacketBatch.KindR\x04kind\x12\x1a\n" +
 	"\bproducer\x18\x02 \x01(\tR\bproducer\x12 \n" +
@@ -1431,7 +1439,8 @@ const file_tapweave_proto_rawDesc = "" +
 	"\x0eshed_threshold\x18\b \x01(\x04R\rshedThreshold\x12\x18\n" +
 	"\apackets\x18\t \x01(\rR\apackets\x12\x18\n" +
 	"\acolumns\x18\n" +
-	" \x01(\fR\acolumns\"+\n" +
+	" \x01(\fR\acolumns\x12\x16\n" +
+	"\x06oldest\x18\v \x01(\x03R\x06oldest\"+\n" +
 	"\x04Kind\x12\v\n" +
 	"\aPACKETS\x10\x00\x12\t\n" +
 	"\x05HELLO\x10\x01\x12\v\n" +
