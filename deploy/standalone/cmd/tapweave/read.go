@@ -1,0 +1,54 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/tapweave/tapweave/deploy/standalone/read"
+)
+
+const readHelp = `usage: tapweave read [FLAGS] FILE…
+
+Reads captures (pcap or pcapng, plain or VXLAN; Ethernet, raw IP or Linux cooked) and prints their sessions,
+one JSON object a line. Several files are read as one, in the order of their time stamps.
+What could not be taken in is said on standard error. The exit status is 1 if a file is damaged.`
+
+func runRead(name string, args []string) error {
+	o := read.DefaultOptions()
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.StringVar(&o.Format, "format", o.Format, "`json` or table")
+	flags.IntVar(&o.Collectors, "collectors", o.Collectors, "take the packets through `N` collectors")
+	flags.TextVar(&o.Split, "split", o.Split, "how they are spread over the collectors: `direction`, session, packet or rehash")
+	flags.DurationVar(&o.Jitter, "jitter", o.Jitter, "delay the arrival of each packet by up to `D`")
+	flags.BoolVar(&o.Duplicate, "duplicate", o.Duplicate, "tap both ends: each packet comes twice")
+	files, err := parse(flags, readHelp, args)
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 {
+		return usageError{errors.New("which capture? See " + name + " --help")}
+	}
+	if err := o.Check(); err != nil {
+		return usageError{err}
+	}
+	result, err := read.Run(o, files, os.Stdout)
+	if errors.Is(err, syscall.EPIPE) {
+		return nil // whoever read the output has had enough
+	}
+	if err != nil {
+		return err
+	}
+	if line := result.String(); line != "" {
+		fmt.Fprintf(os.Stderr, "%s: %s\n", name, line)
+	}
+	for _, e := range result.Damaged {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, e)
+	}
+	if len(result.Damaged) > 0 {
+		return errReported
+	}
+	return nil
+}
