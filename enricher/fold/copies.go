@@ -58,27 +58,45 @@ func (t *taps) of(f *packet.Flow) tap {
 // The k-th occurrence of a packet at one tap point is paired with the k-th at another. While only one tap
 // point of each depth has been seen there can be no copies, and packets are only queued.
 type copies struct {
-	seen   []sighting // a queue in the order of folding, from head on
-	head   int
-	index  map[uint64]int // identity to the newest sighting of it, counted from base
-	base   int            // number of the sighting at seen[0]
-	active bool           // sightings are entered into index
-	asked  bool           // the packet that second was last asked about is at the end of seen
-	linked int            // number of the first sighting that is not in index yet
+	ring       []sighting // a queue, in the order of folding; its length is a power of two
+	head, tail int        // numbers of the first sighting in the queue and of the next to come
+
+	active    bool              // sightings are entered into index
+	asked     bool              // the packet that second was last asked about is the last in the queue
+	linked    int               // number of the first sighting that is not in index yet
+	index     map[uint64]int    // identity to the newest sighting of it
+	datagrams map[int]*datagram // of sightings of fragments
 }
 
-// sighting is one packet, with the tap points that have seen it.
+// sighting is one packet, with the tap points that have seen it. It holds no pointers: there are many.
 type sighting struct {
 	identity uint64
 	time     int64
-	to       owner
-	before   int // number of an earlier sighting of the same identity
+	session  uint64 // number of the session that it was counted in, 0 for a fragment
+	before   int    // number of an earlier sighting of the same identity, -1 without one
 	taps     [7]uint16
 	ntaps    uint8
 	depth    uint8
 }
 
-func (c *copies) init() { c.index = map[uint64]int{} }
+func (c *copies) init() {
+	c.ring = make([]sighting, 256)
+	c.index, c.datagrams = map[uint64]int{}, map[int]*datagram{}
+}
+
+func (c *copies) at(n int) *sighting { return &c.ring[n&(len(c.ring)-1)] }
+
+func (c *copies) push(g sighting) {
+	if c.tail-c.head == len(c.ring) {
+		old := c.ring
+		c.ring = make([]sighting, 2*len(old))
+		for n := c.head; n < c.tail; n++ {
+			*c.at(n) = old[n&(len(old)-1)]
+		}
+	}
+	*c.at(c.tail) = g
+	c.tail++
+}
 
 // identity is equal for all copies of a packet: it leaves out what changes on the way.
 func identity(r *ref, p *packet.Packet) uint64 {
@@ -96,55 +114,67 @@ func identity(r *ref, p *packet.Packet) uint64 {
 	return h
 }
 
-// second says whether the packet is a copy of one that another tap point saw, and returns the owner of
-// that. A packet that is none is remembered; its owner is told by remember.
-func (c *copies) second(t *taps, r *ref, p *packet.Packet, delay int64) (to owner, copied bool) {
+// second says whether the packet is a copy of one that another tap point saw, and returns the number of the
+// sighting of that. A packet that is none is queued; remember tells where it was counted.
+func (c *copies) second(t *taps, r *ref, p *packet.Packet, delay int64) (sighted int, copied bool) {
 	c.asked = r.tap.depth > 0
 	if !c.asked {
-		return owner{}, false // it came plain: there is but one such tap point
+		return 0, false // it came plain: there is but one such tap point
 	}
 	id := identity(r, p)
 	c.active = c.active || t.depth[r.tap.depth] > 1
 	if c.active {
 		c.link()
 		found := -1
-		for n, ok := c.last(id); ok; n, ok = c.number(c.at(n).before) {
+		n, ok := c.index[id]
+		for ok && n >= c.head {
 			g := c.at(n)
-			if g.identity == id && g.depth == r.tap.depth && abs(p.Time-g.time) <= delay && !g.saw(r.tap.index) {
+			if g.depth == r.tap.depth && abs(p.Time-g.time) <= delay && !g.saw(r.tap.index) {
 				found = n // the earliest that fits
 			}
+			n = g.before
 		}
 		if found >= 0 {
 			g := c.at(found)
 			g.taps[g.ntaps] = r.tap.index
 			g.ntaps++
-			return g.to, true
+			return found, true
 		}
 	}
-	c.seen = append(c.seen, sighting{identity: id, time: p.Time, before: -1, taps: [7]uint16{r.tap.index}, ntaps: 1, depth: r.tap.depth})
-	return owner{}, false
+	c.push(sighting{identity: id, time: p.Time, before: -1, taps: [7]uint16{r.tap.index}, ntaps: 1, depth: r.tap.depth})
+	return 0, false
 }
 
-// remember tells the owner of the packet that second was last asked about.
-func (c *copies) remember(to owner) {
+// remember says in which session the packet was counted that second was last asked about.
+func (c *copies) remember(s *Session) {
 	if c.asked {
-		c.seen[len(c.seen)-1].to = to
+		c.at(c.tail - 1).session = s.number
 	}
 }
 
-// owner is where a packet was counted: in a session, or, as a fragment, in a datagram.
-type owner struct {
-	session  *Session
-	datagram *datagram
+// rememberFragment says to which datagram the fragment belongs that second was last asked about.
+func (c *copies) rememberFragment(d *datagram) {
+	if c.asked {
+		c.datagrams[c.tail-1] = d
+	}
 }
 
-// copied counts a second copy.
-func (o owner) copied(r *ref) {
-	s := o.session
-	if o.datagram != nil {
-		if s = o.datagram.session; s == nil {
-			o.datagram.copies++
-			o.datagram.met(r)
+// copied counts a second copy of the packet of a sighting.
+func (f *Fold) copied(sighted int, r *ref, p *packet.Packet) {
+	f.counts[SecondCopies]++
+	var s *Session
+	if d := f.copies.datagrams[sighted]; d != nil {
+		if s = d.session; s == nil {
+			d.copies++
+			d.met(r)
+		}
+	} else {
+		if r.shared {
+			r, _, _ = quoted(r, p)
+		}
+		s = f.table.newest(r.hash, &r.key)
+		for number := f.copies.at(sighted).session; s != nil && s.number != number; {
+			s = s.older
 		}
 	}
 	if s != nil && !s.gone {
@@ -165,46 +195,28 @@ func (g *sighting) saw(tap uint16) bool {
 
 // link enters into the index what was only queued.
 func (c *copies) link() {
-	for n := max(c.linked, c.base+c.head); n < c.base+len(c.seen); n++ {
+	for n := max(c.linked, c.head); n < c.tail; n++ {
 		g := c.at(n)
 		if before, ok := c.index[g.identity]; ok {
 			g.before = before
 		}
 		c.index[g.identity] = n
 	}
-	c.linked = c.base + len(c.seen)
+	c.linked = c.tail
 }
-
-func (c *copies) at(n int) *sighting { return &c.seen[n-c.base] }
-
-func (c *copies) last(id uint64) (int, bool) {
-	n, ok := c.index[id]
-	if !ok {
-		return 0, false
-	}
-	return c.number(n)
-}
-
-// number says whether sighting n is still known.
-func (c *copies) number(n int) (int, bool) { return n, n >= c.base+c.head }
 
 // forget drops what was seen before time t.
 func (c *copies) forget(t int64) {
-	for c.head < len(c.seen) && c.seen[c.head].time < t {
-		g := &c.seen[c.head]
-		if n := c.base + c.head; n < c.linked && c.index[g.identity] == n {
-			delete(c.index, g.identity)
+	for c.head < c.tail && c.at(c.head).time < t {
+		if c.head < c.linked {
+			if g := c.at(c.head); c.index[g.identity] == c.head {
+				delete(c.index, g.identity)
+			}
 		}
-		g.to = owner{}
+		if len(c.datagrams) > 0 {
+			delete(c.datagrams, c.head)
+		}
 		c.head++
-	}
-	if c.head > 1024 && c.head > len(c.seen)/2 {
-		n := copy(c.seen, c.seen[c.head:])
-		clear(c.seen[n:])
-		c.seen = c.seen[:n]
-		c.base += c.head
-		c.linked = max(c.linked, c.base)
-		c.head = 0
 	}
 }
 

@@ -31,10 +31,11 @@ var closeReasons = [...]string{"", "fin", "rst", "idle", "reuse", "evicted", "ro
 
 // Session is what the fold knows of one session.
 type Session struct {
-	fold *Fold
-	key  session.Key
-	hash uint64
-	id   session.ID
+	fold   *Fold
+	number uint64 // counted from 1 in the fold
+	key    session.Key
+	hash   uint64
+	id     session.ID
 
 	created, start, last int64
 	changed              int64 // when dirty was set

@@ -199,41 +199,49 @@ func (h *timers) down(i int) {
 func (f *Fold) refer(r *ref, fl *packet.Flow, name uint32) {
 	f.serial++
 	*r = ref{flow: fl, tap: f.taps.of(fl), name: name, serial: f.serial}
-	src, dst := fl.SrcPort, fl.DstPort
-	var extra uint64
 	if fl.Protocol == packet.ProtoICMP || fl.Protocol == packet.ProtoICMPv6 {
-		v6, kind := fl.Protocol == packet.ProtoICMPv6, uint8(fl.SrcPort)
-		if answer, ok := session.ICMPPair(v6, kind); ok {
-			dst = uint16(answer)
-			extra = uint64(fl.ICMPID)
-		}
-		r.shared = session.ICMPError(v6, kind)
+		r.shared = session.ICMPError(fl.Protocol == packet.ProtoICMPv6, uint8(fl.SrcPort))
 	}
 	tenant := fl.Tenant
 	if tenant == "" {
 		tenant = session.DefaultTenant
 	}
 	var low bool
-	r.key, low = session.NewKey(tenant, fl.Protocol, fl.Src, src, fl.Dst, dst)
-	r.key.Extra = extra
+	r.key, low = keyOf(tenant, fl.Protocol, fl.Src, fl.SrcPort, fl.Dst, fl.DstPort, fl.ICMPID)
 	r.hash = r.key.Hash()
 	if !low {
 		r.side = high
 	}
 }
 
+// keyOf returns the key of a packet, and whether its sender is the low end. The ports of ICMP are its type and
+// the type that answers it, or the code of a type that has no answer.
+func keyOf(tenant string, protocol uint8, src packet.Addr, srcPort uint16, dst packet.Addr, dstPort, icmpID uint16) (session.Key, bool) {
+	paired := false
+	if protocol == packet.ProtoICMP || protocol == packet.ProtoICMPv6 {
+		var answer uint8
+		if answer, paired = session.ICMPPair(protocol == packet.ProtoICMPv6, uint8(srcPort)); paired {
+			dstPort = uint16(answer)
+		}
+	}
+	k, low := session.NewKey(tenant, protocol, src, srcPort, dst, dstPort)
+	if paired {
+		k.Extra = uint64(icmpID)
+	}
+	return k, low
+}
+
 // packet folds one packet.
 func (f *Fold) packet(r *ref, p *packet.Packet, late bool) {
-	if to, copied := f.copies.second(&f.taps, r, p, int64(f.set.CopyDelay)); copied {
-		f.counts[SecondCopies]++
-		to.copied(r)
+	if sighted, copied := f.copies.second(&f.taps, r, p, int64(f.set.CopyDelay)); copied {
+		f.copied(sighted, r, p)
 		return
 	}
 	if p.Fragment != 0 {
-		f.copies.remember(owner{datagram: f.fragment(r, p)})
+		f.copies.rememberFragment(f.fragment(r, p))
 		return
 	}
-	f.copies.remember(owner{session: f.deliver(r, p, whole, late)})
+	f.copies.remember(f.deliver(r, p, whole, late))
 }
 
 // frames says how a packet came: as how many, and since when.
@@ -248,7 +256,11 @@ var whole = frames{n: 1}
 func (f *Fold) deliver(r *ref, p *packet.Packet, fr frames, late bool) *Session {
 	f.counts[Packets] += fr.n
 	if r.shared {
-		r = f.quoting(r, p)
+		own, about, ok := quoted(r, p)
+		if ok {
+			f.quote(&about, p.Time)
+		}
+		r = own
 	}
 	s := r.s
 	if s == nil || s.gone {
@@ -272,25 +284,29 @@ func (f *Fold) deliver(r *ref, p *packet.Packet, fr frames, late bool) *Session 
 	return s
 }
 
-// quoting returns the reference of the session that an ICMP error belongs to, and counts the error in the
-// session that it quotes.
-func (f *Fold) quoting(r *ref, p *packet.Packet) *ref {
+// quoted returns the reference of the session that an ICMP error belongs to, and the key of the session that
+// it is about, if what it quotes can be read.
+func quoted(r *ref, p *packet.Packet) (own *ref, about session.Key, ok bool) {
 	q := *r
 	src, dst, protocol, srcPort, dstPort, ok := packet.Quote(p.Head)
-	if !ok {
-		return &q
+	if ok {
+		q.s = nil
+		q.key.Extra = session.PairHash(r.key.Tenant, &src, &dst)
+		q.hash = q.key.Hash()
+
+		about, _ = keyOf(r.key.Tenant, protocol, src, srcPort, dst, dstPort, packet.QuoteICMPID(p.Head))
 	}
-	q.key.Extra = session.PairHash(r.key.Tenant, &src, &dst)
-	q.hash = q.key.Hash()
-	q.s = nil
-	quoted, _ := session.NewKey(r.key.Tenant, protocol, src, srcPort, dst, dstPort)
-	if s := f.table.newest(quoted.Hash(), &quoted); s != nil {
+	return &q, about, ok
+}
+
+// quote counts an ICMP error in the session that it is about.
+func (f *Fold) quote(about *session.Key, t int64) {
+	if s := f.table.newest(about.Hash(), about); s != nil {
 		s.icmpErrors++
-		f.schedule(s, p.Time)
+		f.schedule(s, t)
 	} else {
 		f.counts[QuotesUnmatched]++
 	}
-	return &q
 }
 
 // conversation returns the session of a packet that is not TCP: the newest of the key, unless it has ended.
@@ -348,7 +364,7 @@ func (f *Fold) begin(r *ref, p *packet.Packet) *Session {
 		f.evict()
 	}
 	s := &Session{
-		fold: f, key: r.key, hash: r.hash, id: session.NewID(&r.key, p.Time),
+		fold: f, number: f.counts[SessionsBegun] + 1, key: r.key, hash: r.hash, id: session.NewID(&r.key, p.Time),
 		created: p.Time, start: p.Time, last: p.Time,
 		offset: f.merge.oldest(f.offset), opener: r.side,
 	}

@@ -24,7 +24,7 @@ const captureSet = 40
 
 // captures returns the paths of the public capture set, which lies beside the repository. Without it the test
 // is skipped, but where CI is set it fails.
-func captures(t *testing.T) []string {
+func captures(t testing.TB) []string {
 	t.Helper()
 	dir := filepath.Join("..", "..", "..", "..", "shared", "captures")
 	truth, _ := filepath.Glob(filepath.Join(dir, "truth", "*.json"))
