@@ -1,0 +1,268 @@
+// Command bench prints the benchmark table: each of our figures beside that of a peer, measured in the same run
+// on the same machine, and their ratio. Machines are noisy: the ratio is what counts.
+//
+// It is run by make bench, at the root of the project. Of the peers, those that are not installed are named.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// rounds is how often each program is run on the large capture; the median counts.
+const rounds = 3
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	t := &table{}
+	if err := t.decode(); err != nil {
+		return err
+	}
+	if err := t.fold(); err != nil {
+		return err
+	}
+	if err := t.read(); err != nil {
+		return err
+	}
+	if err := t.sink(); err != nil {
+		return err
+	}
+	return t.print(os.Stdout)
+}
+
+// table is what has been measured.
+type table struct {
+	rows  []row
+	notes []string
+}
+
+type row struct{ what, ours, peer, ratio, goal string }
+
+func (t *table) add(what, ours, peer string, ratio float64, goal string) {
+	t.rows = append(t.rows, row{what, ours, peer, fmt.Sprintf("%.2f", ratio), goal})
+}
+
+func (t *table) print(w io.Writer) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "what\tours\tpeer\tratio\tgoal")
+	for _, r := range t.rows {
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", r.what, r.ours, r.peer, r.ratio, r.goal)
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	for _, n := range t.notes {
+		fmt.Fprintln(w, n)
+	}
+	return nil
+}
+
+// figures are the metrics of one Go benchmark, by unit.
+type figures map[string]float64
+
+var benchLine = regexp.MustCompile(`^Benchmark(\S+?)(?:-\d+)?\s+\d+\s+(.*)$`)
+
+// goBench runs benchmarks of a package and returns their figures by name.
+func goBench(dir, pkg, pattern string) (map[string]figures, error) {
+	fmt.Fprintf(os.Stderr, "measuring %s of %s\n", pattern, filepath.Join(dir, pkg))
+	c := exec.Command("go", "test", pkg, "-run", "^$", "-bench", pattern, "-benchtime", "3s", "-count", "3", "-timeout", "20m")
+	c.Dir = dir
+	c.Env = append(os.Environ(), "GOWORK=off")
+	out, err := c.CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("go test %s in %s: %w\n%s", pkg, dir, err, out)
+	}
+	all := map[string][]figures{}
+	for line := range strings.Lines(string(out)) {
+		m := benchLine.FindStringSubmatch(strings.TrimRight(line, "\n"))
+		if m == nil {
+			continue
+		}
+		f := figures{}
+		fields := strings.Fields(m[2])
+		for i := 0; i+1 < len(fields); i += 2 {
+			v, err := strconv.ParseFloat(fields[i], 64)
+			if err != nil {
+				return nil, fmt.Errorf("%q: %w", line, err)
+			}
+			f[fields[i+1]] = v
+		}
+		all[m[1]] = append(all[m[1]], f)
+	}
+	medians := map[string]figures{}
+	for name, runs := range all {
+		f := figures{}
+		for unit := range runs[0] {
+			var values []float64
+			for _, r := range runs {
+				values = append(values, r[unit])
+			}
+			f[unit] = median(values)
+		}
+		medians[name] = f
+	}
+	return medians, nil
+}
+
+func median(v []float64) float64 {
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+func (t *table) decode() error {
+	b, err := goBench("collector", "./decode", "^BenchmarkDecode$")
+	if err != nil {
+		return err
+	}
+	peer := b["Decode/gopacket"]["ns/op"]
+	for _, r := range []struct{ what, name, goal string }{
+		{"decapsulate + decode, against DecodingLayerParser", "Decode/own", "-"},
+		{"decapsulate + decode + batch, against DecodingLayerParser", "Decode/own+batch", "≥ 2"},
+	} {
+		own := b[r.name]
+		t.add(r.what, fmt.Sprintf("%.0f ns, %.0f allocs", own["ns/op"], own["allocs/op"]), fmt.Sprintf("%.0f ns", peer), peer/own["ns/op"], r.goal)
+	}
+	return nil
+}
+
+func (t *table) fold() error {
+	b, err := goBench("deploy/standalone", "./read", "^BenchmarkFold$")
+	if err != nil {
+		return err
+	}
+	own, peer := b["Fold/own"], b["Fold/gopacket"]
+	t.add("fold, against gopacket decode + reassembly", fmt.Sprintf("%.0f ns a packet", own["ns/packet"]),
+		fmt.Sprintf("%.0f ns a packet", peer["ns/packet"]), peer["ns/packet"]/own["ns/packet"], "≥ 2")
+	const most = 24
+	t.add("metadata on the wire, no payload sampled", fmt.Sprintf("%.1f bytes a packet", own["wire-B/packet"]),
+		fmt.Sprintf("%d bytes", most), most/own["wire-B/packet"], "≥ 1")
+	return nil
+}
+
+// peers are the programs that tapweave read is compared with, and how often as fast it is to be.
+var peers = []struct {
+	name string
+	args func(capture, dir string) []string
+	goal string
+}{
+	{"nfpcapd", func(c, d string) []string { return []string{"-r", c, "-l", d} }, "≥ 1"},
+	{"softflowd", func(c, _ string) []string { return []string{"-r", c, "-n", "127.0.0.1:9", "-d"} }, "≥ 1.5"},
+	{"tshark", func(c, _ string) []string { return []string{"-q", "-z", "conv,tcp", "-r", c} }, "≥ 20"},
+}
+
+func (t *table) read() error {
+	big, err := largeCapture()
+	if err != nil {
+		t.notes = append(t.notes, "tapweave read was not compared: "+err.Error())
+		return nil
+	}
+	dir, err := os.MkdirTemp("", "tapweave-bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	own := make([]float64, 0, rounds)
+	others := make([][]float64, len(peers))
+	for i := range rounds {
+		fmt.Fprintf(os.Stderr, "reading %s, round %d of %d\n", big, i+1, rounds)
+		s, err := cpuSeconds("bin/tapweave", "read", big)
+		if err != nil {
+			return err
+		}
+		own = append(own, s)
+		for k, p := range peers {
+			if p.name == "tshark" && i > 0 {
+				continue // it takes long, and is far away
+			}
+			if s, err = cpuSeconds(p.name, p.args(big, dir)...); errors.Is(err, exec.ErrNotFound) {
+				continue
+			} else if err != nil {
+				return err
+			}
+			others[k] = append(others[k], s)
+		}
+	}
+	mine := median(own)
+	for k, p := range peers {
+		if len(others[k]) == 0 {
+			t.notes = append(t.notes, p.name+" is not installed")
+			continue
+		}
+		s := median(others[k])
+		t.add("tapweave read, against "+p.name, fmt.Sprintf("%.2f CPU-s", mine), fmt.Sprintf("%.2f CPU-s", s), s/mine, p.goal)
+	}
+	return nil
+}
+
+// cpuSeconds runs a program and returns the time it had the processor, its own and the kernel's.
+func cpuSeconds(name string, args ...string) (float64, error) {
+	if _, err := exec.LookPath(name); err != nil {
+		return 0, fmt.Errorf("%s: %w", name, exec.ErrNotFound)
+	}
+	c := exec.Command(name, args...)
+	if err := c.Run(); err != nil {
+		return 0, fmt.Errorf("%s: %w", name, err)
+	}
+	return (c.ProcessState.UserTime() + c.ProcessState.SystemTime()).Seconds(), nil
+}
+
+// largeCapture returns the path of the large mixed capture, which is made once and kept in the cache.
+func largeCapture() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(cache, "tapweave", "mixed.pcap")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	captures := os.Getenv("TAPWEAVE_CAPTURES")
+	if captures == "" {
+		captures = filepath.Join("..", "shared", "captures")
+	}
+	script := filepath.Join(captures, "..", "tools", "perfcap.sh")
+	if _, err := os.Stat(script); err != nil {
+		return "", fmt.Errorf("no %s to make the large capture with", script)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", err
+	}
+	fmt.Fprintln(os.Stderr, "making the large mixed capture, 2.4 million packets")
+	began := time.Now()
+	if out, err := exec.Command("bash", script, captures, path+".part").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%s: %w (needs wireshark-common, tcpreplay, bc)\n%s", script, err, out)
+	}
+	fmt.Fprintf(os.Stderr, "made in %v\n", time.Since(began).Round(time.Second))
+	return path, os.Rename(path+".part", path)
+}
+
+// sink runs the sink's own benchmark, which needs a ClickHouse (make bench starts one).
+func (t *table) sink() error {
+	if os.Getenv("TAPWEAVE_TEST_CLICKHOUSE") == "" {
+		t.notes = append(t.notes, "the sink was not measured: TAPWEAVE_TEST_CLICKHOUSE is not set")
+		return nil
+	}
+	b, err := goBench("sink", "./clickhouse", "^BenchmarkInsert$")
+	if err != nil {
+		return err
+	}
+	own, peer := b["Insert/sink"]["rows/s"], b["Insert/select"]["rows/s"]
+	t.add("sink, session batches to rows, against INSERT SELECT", fmt.Sprintf("%.0f rows/s", own), fmt.Sprintf("%.0f rows/s", peer), own/peer, "≥ 0.8")
+	return nil
+}
