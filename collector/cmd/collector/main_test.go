@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tapweave/tapweave/service/kafka/kafkatest"
+)
+
+// The test binary is the program where this variable is set.
+const asProgram = "TAPWEAVE_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+func program(t *testing.T, variables []string, args ...string) (*exec.Cmd, *output) {
+	t.Helper()
+	c := exec.Command(os.Args[0], args...)
+	c.Env = append(os.Environ(), asProgram+"=1", "TAPWEAVE_ADMIN_LISTEN=127.0.0.1:0", "TAPWEAVE_LISTEN=127.0.0.1:0")
+	c.Env = append(c.Env, variables...)
+	out := new(output)
+	c.Stdout, c.Stderr = out, out
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill() })
+	return c, out
+}
+
+func TestSIGTERM(t *testing.T) {
+	k := kafkatest.Config(t)
+	c, out := program(t, []string{
+		"TAPWEAVE_KAFKA_BROKERS=" + k.Brokers[0], "TAPWEAVE_KAFKA_TOPIC_PREFIX=" + k.TopicPrefix,
+		"TAPWEAVE_DRAIN_TIME=500ms", "TAPWEAVE_PARTITIONS=2",
+	})
+	for limit := time.Now().Add(20 * time.Second); !strings.Contains(out.String(), "msg=ready"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("not ready:\n%s", out)
+		}
+	}
+	began := time.Now()
+	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if d := time.Since(began); d < 500*time.Millisecond || d > 10*time.Second || !strings.Contains(out.String(), "msg=draining") {
+		t.Errorf("it took %v:\n%s", d, out)
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	l, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, out := program(t, []string{"TAPWEAVE_LISTEN=" + l.LocalAddr().String()})
+	err = c.Wait()
+	var exit *exec.ExitError
+	if want := "collector: listen: UDP " + l.LocalAddr().String() + " is in use by another program; stop it or choose another address\n"; !errors.As(err, &exit) || exit.ExitCode() != 1 || out.String() != want {
+		t.Errorf("%v: %q", err, out)
+	}
+}
+
+// What -dump prints is a configuration.
+func TestDump(t *testing.T) {
+	c, out := program(t, []string{"TAPWEAVE_KAFKA_SASL_MECHANISM=plain", "TAPWEAVE_KAFKA_SASL_USERNAME=u", "TAPWEAVE_KAFKA_SASL_PASSWORD=hunter2"}, "-dump")
+	if err := c.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if s := out.String(); strings.Contains(s, "hunter2") || !strings.Contains(s, "# UDP address of the mirrored packets") {
+		t.Error(s)
+	}
+	c, out = program(t, nil, "-dump")
+	if err := c.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	file := t.TempDir() + "/c.yaml"
+	if err := os.WriteFile(file, []byte(out.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, out = program(t, nil, "-check", "-config", file)
+	if err := c.Wait(); err != nil || out.String() != "the configuration is valid\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+}

@@ -1,0 +1,276 @@
+// Package collector is the collector service: it receives mirrored packets, describes them, and publishes them
+// in batches to the partition of their addresses. It keeps no state that a session needs.
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tapweave/tapweave/collector/batcher"
+	"github.com/tapweave/tapweave/collector/decode"
+	"github.com/tapweave/tapweave/collector/publish"
+	"github.com/tapweave/tapweave/collector/source/udp"
+	"github.com/tapweave/tapweave/proto/pb"
+	"github.com/tapweave/tapweave/proto/record"
+	"github.com/tapweave/tapweave/service/admin"
+	"github.com/tapweave/tapweave/service/kafka"
+	"github.com/tapweave/tapweave/service/logging"
+	"github.com/tapweave/tapweave/service/stats"
+)
+
+// Source is where a worker's datagrams come from, see [udp.Socket].
+type Source interface {
+	Receive(wait time.Duration) (b []udp.Datagram, empty int64, err error)
+	Dropped() uint64
+	Close() error
+}
+
+// Dependencies of a collector.
+type Dependencies struct {
+	Log *slog.Logger
+	// Sources, if any, are read instead of UDP sockets, by a worker each.
+	Sources []Source
+}
+
+// Collector is one collector. It is inert until Listen or Run.
+type Collector struct {
+	config   Config
+	log      *slog.Logger
+	limited  *logging.Limited
+	registry *prometheus.Registry
+	ready    *admin.Readiness
+	admin    *admin.Server
+	counters *stats.Counters
+
+	sources []Source
+	address string
+	opened  int64 // before the sources were, nanoseconds since the Unix epoch
+
+	kafka     *kafka.Client
+	publisher *publish.Publisher
+	greeted   atomic.Int64 // partitions that have the hello
+	failing   atomic.Bool  // the last call to Kafka failed
+}
+
+// Conditions of /readyz.
+const (
+	conditionTopics     = "topics"
+	conditionPartitions = "partitions"
+	conditionServing    = "serving"
+)
+
+// New returns a collector. The configuration has been validated.
+func New(c Config, d Dependencies) *Collector {
+	k := &Collector{
+		config: c, log: d.Log.With("service", "collector", "name", c.Name), registry: admin.NewRegistry(),
+		ready: admin.NewReadiness(conditionTopics, conditionPartitions), sources: d.Sources,
+	}
+	k.limited = logging.NewLimited(k.log)
+	k.admin = admin.New(c.Admin, k.log, k.registry, k.ready)
+	k.counters = stats.New("collector", k.registry)
+	return k
+}
+
+// Listen takes the UDP and the admin address. Run does so where it has not been called.
+func (c *Collector) Listen() error {
+	if c.opened != 0 {
+		return nil
+	}
+	opened := time.Now().UnixNano()
+	if err := c.admin.Listen(); err != nil {
+		return err
+	}
+	if len(c.sources) == 0 {
+		workers := c.config.Workers
+		if workers == 0 {
+			workers = runtime.GOMAXPROCS(0)
+		}
+		sockets, err := udp.Listen(udp.Config{Address: c.config.Listen, Sockets: workers, ReceiveBytes: c.config.ReceiveBytes}, c.log)
+		if err != nil {
+			c.admin.Close()
+			return err
+		}
+		if a, err := sockets[0].Addr(); err == nil {
+			c.address = a.String()
+		}
+		for _, s := range sockets {
+			c.sources = append(c.sources, s)
+		}
+	}
+	c.opened = opened
+	return nil
+}
+
+// Addr is the UDP address that Listen has taken.
+func (c *Collector) Addr() string { return c.address }
+
+// AdminAddr is the address of /readyz that Listen has taken, "" if none.
+func (c *Collector) AdminAddr() string { return c.admin.Addr() }
+
+// Ready says whether the collector may be sent packets, and otherwise why not.
+func (c *Collector) Ready() (bool, string) { return c.ready.Ready() }
+
+// Counters are what the collector has counted.
+func (c *Collector) Counters() *stats.Counters { return c.counters }
+
+// Run collects until ctx is done, and drains: /readyz fails, packets are still taken for the drain time, then
+// what was taken is published, and a goodbye on every partition.
+func (c *Collector) Run(ctx context.Context) error {
+	if err := c.Listen(); err != nil {
+		return err
+	}
+	defer func() {
+		for _, s := range c.sources {
+			s.Close()
+		}
+		c.admin.Close()
+	}()
+	config := c.config.Kafka
+	if config.ClientID == "" {
+		config.ClientID = "tapweave-collector"
+	}
+	var err error
+	if c.kafka, err = kafka.New(config); err != nil {
+		return err
+	}
+	defer c.kafka.Close()
+	decoder, err := c.config.decoder()
+	if err != nil {
+		return err
+	}
+	c.publisher = publish.New(publish.Config{Partitions: c.config.Partitions, MemoryBytes: c.config.MemoryBytes},
+		c.kafka, c.counters, c.acked, c.failed)
+
+	// The service lives on after ctx is done, until it has drained.
+	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer end(nil)
+	background.Go(func() {
+		if err := c.admin.Run(life); err != nil {
+			end(err)
+		}
+	})
+
+	incarnation := uint64(time.Now().UnixNano())
+	batchers := batcher.New(c.config.batcher(incarnation), len(c.sources), c.publisher.Emit)
+	batchers[0].Hello(c.opened - settle)
+	topics := make(chan struct{}) // closed when they are there
+	published := make(chan struct{})
+	publishing, stopPublishing := context.WithCancel(life)
+	defer stopPublishing()
+	go func() {
+		defer close(published)
+		if err := c.topics(publishing); err != nil {
+			if publishing.Err() == nil {
+				end(err)
+			}
+		} else {
+			close(topics)
+			counts := stats.Publisher{Instance: c.config.Name, Incarnation: incarnation, Counters: c.counters, Producer: c.kafka, Log: c.log}
+			background.Go(func() { counts.Run(life) })
+		}
+		c.publisher.Run(publishing)
+	}()
+
+	stop := make(chan struct{})
+	var workers sync.WaitGroup
+	for i, s := range c.sources {
+		w := c.newWorker(s, batchers[i], decode.New(decoder), stop)
+		workers.Go(func() {
+			if err := w.run(life); err != nil {
+				end(err)
+			}
+		})
+	}
+	c.log.Info("collecting", "listen", c.address, "workers", len(c.sources), "partitions", c.config.Partitions, "admin", c.admin.Addr())
+
+	select {
+	case <-ctx.Done():
+		was, _ := c.ready.Ready()
+		c.ready.Fail(conditionServing, "draining")
+		if was { // otherwise no load balancer sends anything
+			c.log.Info("draining", "drain_time", c.config.DrainTime)
+			select {
+			case <-time.After(c.config.DrainTime):
+			case <-life.Done():
+			}
+		}
+	case <-life.Done():
+	}
+	close(stop)
+	workers.Wait()
+	if life.Err() == nil {
+		select {
+		case <-topics:
+			flush, cancel := context.WithTimeout(life, c.config.FlushTimeout)
+			err = c.publisher.Drain(flush)
+			cancel()
+		default:
+			err = errors.New("Kafka was never reached")
+		}
+	}
+	stopPublishing()
+	<-published
+	if lost := c.counters.Counter("lost", "undelivered").Value(); err != nil && lost > 0 {
+		err = fmt.Errorf("%d packets are lost: %w", lost, err)
+	} else {
+		err = nil
+	}
+	if cause := context.Cause(life); cause != nil {
+		return cause
+	}
+	c.log.Info("collected", "packets", c.counters.Counter("published", "packets").Value())
+	return err
+}
+
+// topics makes sure that the topics are there, and have as many partitions as are pinned.
+func (c *Collector) topics(ctx context.Context) error {
+	var have map[string]int
+	err := kafka.Retry{}.Do(ctx, func() (err error) {
+		have, err = c.kafka.EnsureTopics(ctx, c.config.Topics.Create,
+			c.config.Topics.Topic(record.TopicPackets, c.config.Partitions),
+			c.config.Topics.Topic(record.TopicStats, 1))
+		if errors.Is(err, kafka.ErrPartitions) {
+			return kafka.Permanent(err)
+		}
+		return err
+	}, func(err error) {
+		c.ready.Fail(conditionTopics, err.Error())
+		c.failed(err)
+	})
+	if err != nil {
+		return err
+	}
+	if n := have[record.TopicPackets]; n > c.config.Partitions {
+		c.log.Warn("the topic has more partitions than the configuration pins; the others stay empty",
+			"topic", record.TopicPackets, "partitions", n, "pinned", c.config.Partitions)
+	}
+	c.ready.Hold(conditionTopics)
+	return nil
+}
+
+// failed hears of every failed call to Kafka.
+func (c *Collector) failed(err error) {
+	c.failing.Store(true)
+	c.limited.Warn("kafka", "Kafka does not take packets, trying again", "error", err)
+}
+
+// acked hears of every batch that is on its partition.
+func (c *Collector) acked(_ int, kind pb.PacketBatch_Kind) {
+	if c.failing.CompareAndSwap(true, false) {
+		c.log.Info("Kafka takes packets")
+	}
+	if kind == pb.PacketBatch_HELLO && c.greeted.Add(1) == int64(c.config.Partitions) {
+		c.ready.Hold(conditionPartitions)
+		c.log.Info("ready")
+	}
+}

@@ -1,0 +1,138 @@
+package collector
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+	"unicode/utf8"
+
+	"github.com/tapweave/tapweave/collector/batcher"
+	"github.com/tapweave/tapweave/collector/decode"
+	"github.com/tapweave/tapweave/proto/record"
+	"github.com/tapweave/tapweave/service/admin"
+	"github.com/tapweave/tapweave/service/kafka"
+	"github.com/tapweave/tapweave/service/logging"
+)
+
+// Config of a collector.
+type Config struct {
+	Name         string             `yaml:"name" doc:"Name of this collector, another for each. It stands in the sessions' column collectors."`
+	Listen       string             `yaml:"listen" doc:"UDP address of the mirrored packets, HOST:PORT. Without a host: IPv4 and IPv6."`
+	Workers      int                `yaml:"workers" doc:"Receiving workers, each with a socket of its own. 0: one a core."`
+	ReceiveBytes int                `yaml:"receive_buffer_bytes" doc:"Buffer of each socket in the kernel. It bridges pauses of the process."`
+	Partitions   int                `yaml:"partitions" doc:"P, the partitions of tapweave.packets. The same in every service; to change it, see the operator's page."`
+	Linger       time.Duration      `yaml:"linger" doc:"How long packets wait for others before they are published."`
+	MemoryBytes  int64              `yaml:"memory_bytes" doc:"What may wait for Kafka. At 70 % payload is no longer taken, at 100 % packets are lost; both are counted."`
+	BatchBytes   int                `yaml:"batch_bytes" doc:"Size of a batch before compression at which it is published."`
+	BatchPackets int                `yaml:"batch_packets" doc:"Packets of a batch at which it is published."`
+	DrainTime    time.Duration      `yaml:"drain_time" doc:"How long packets are still taken after SIGTERM, while /readyz fails: longer than the load balancer needs to notice."`
+	FlushTimeout time.Duration      `yaml:"flush_timeout" doc:"How long to wait for Kafka at the end. What is not published then is lost, and counted."`
+	Sampling     Sampling           `yaml:"sampling" doc:"Which payload travels with the packets."`
+	Tunnels      Tunnels            `yaml:"tunnels" doc:"What is unwrapped, and what network identifiers (VNI) mean."`
+	Topics       kafka.TopicsConfig `yaml:"topics" doc:"How tapweave.packets and tapweave.stats are made."`
+	Kafka        kafka.Config       `yaml:"kafka" doc:"Connection to Kafka."`
+	Admin        admin.Config       `yaml:"admin" doc:"Health and metrics over HTTP."`
+	Log          logging.Config     `yaml:"log" doc:"The log."`
+}
+
+// Sampling says which payload travels.
+type Sampling struct {
+	Mode  string `yaml:"mode" doc:"none or all."`
+	Bytes int    `yaml:"bytes" doc:"Most bytes of a packet's payload that travel. 0: as many as there are."`
+}
+
+// Tunnels says what is unwrapped.
+type Tunnels struct {
+	MaxDepth   int               `yaml:"max_depth" doc:"How many tunnels inside each other are unwrapped, the mirror's own included. A packet with more is refused, and counted."`
+	VXLANPorts []uint16          `yaml:"vxlan_ports" doc:"UDP destination ports that carry VXLAN inside a mirrored packet."`
+	VNIScope   string            `yaml:"vni_scope" doc:"shared: one address space. isolated: each VNI is a tenant of its own. map: see tenants."`
+	Tenants    map[uint32]string `yaml:"tenants" doc:"With vni_scope map: VNI to tenant; others are the default tenant's."`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	b := batcher.DefaultConfiguration("", 0, 0)
+	d := decode.DefaultConfiguration()
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		name = "collector"
+	}
+	return Config{
+		Name: name, Listen: ":4789", ReceiveBytes: 16 << 20,
+		Partitions: record.DefaultInputPartitions, Linger: 200 * time.Millisecond, MemoryBytes: 128 << 20,
+		BatchBytes: b.MaxBytes, BatchPackets: b.MaxPackets,
+		DrainTime: 10 * time.Second, FlushTimeout: 10 * time.Second,
+		Sampling: Sampling{Mode: "none"},
+		Tunnels:  Tunnels{MaxDepth: d.MaxDepth, VXLANPorts: d.VXLANPorts, VNIScope: "shared"},
+		Topics:   kafka.DefaultTopicsConfig(),
+		Kafka:    kafka.DefaultConfig(),
+		Admin:    admin.Config{Listen: ":8081"},
+		Log:      logging.DefaultConfig(),
+	}
+}
+
+// Validate says what is wrong with a configuration.
+func (c Config) Validate() error {
+	if c.Name == "" || len(c.Name) > 255 || !utf8.ValidString(c.Name) {
+		return errors.New("name: 1 to 255 bytes of UTF-8 are wanted")
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		return fmt.Errorf("listen: %q is not HOST:PORT", c.Listen)
+	}
+	if c.Workers < 0 || c.Workers > 256 {
+		return fmt.Errorf("workers: %d is not between 0 and 256", c.Workers)
+	}
+	if c.ReceiveBytes < 1 || c.ReceiveBytes > 1<<30-1 {
+		return fmt.Errorf("receive_buffer_bytes: %d is not between 1 and %d", c.ReceiveBytes, 1<<30-1)
+	}
+	if c.Linger < time.Millisecond || c.Linger > 10*time.Second {
+		return fmt.Errorf("linger: %v is not between 1ms and 10s", c.Linger)
+	}
+	if c.MemoryBytes < 1<<20 {
+		return fmt.Errorf("memory_bytes: %d is less than 1 MiB", c.MemoryBytes)
+	}
+	if c.DrainTime < 0 || c.FlushTimeout < 0 {
+		return errors.New("drain_time and flush_timeout are not negative")
+	}
+	if err := c.batcher(0).Validate(); err != nil {
+		return err
+	}
+	d, err := c.decoder()
+	if err != nil {
+		return err
+	}
+	return d.Validate()
+}
+
+func (c Config) batcher(incarnation uint64) batcher.Configuration {
+	b := batcher.DefaultConfiguration(c.Name, incarnation, c.Partitions)
+	b.MaxBytes, b.MaxPackets = c.BatchBytes, c.BatchPackets
+	return b
+}
+
+func (c Config) decoder() (decode.Configuration, error) {
+	d := decode.DefaultConfiguration()
+	d.MaxDepth, d.VXLANPorts, d.Tenants = c.Tunnels.MaxDepth, c.Tunnels.VXLANPorts, c.Tunnels.Tenants
+	switch c.Tunnels.VNIScope {
+	case "shared":
+		d.Scope = decode.Shared
+	case "isolated":
+		d.Scope = decode.Isolated
+	case "map":
+		d.Scope = decode.Mapped
+	default:
+		return d, fmt.Errorf("tunnels.vni_scope: %q is none of shared, isolated, map", c.Tunnels.VNIScope)
+	}
+	switch c.Sampling.Mode {
+	case "none":
+		d.Sample = decode.SampleNone
+	case "all":
+		d.Sample = decode.SampleAll
+	default:
+		return d, fmt.Errorf("sampling.mode: %q is neither none nor all", c.Sampling.Mode)
+	}
+	d.SampleBytes = c.Sampling.Bytes
+	return d, nil
+}

@@ -1,0 +1,138 @@
+package collector
+
+import (
+	"context"
+	"time"
+
+	"github.com/tapweave/tapweave/collector/batcher"
+	"github.com/tapweave/tapweave/collector/decode"
+	"github.com/tapweave/tapweave/service/stats"
+)
+
+// settle is how much older than the newest stamp a datagram may be that is read after it: those of one socket
+// come over several receive queues of the network card and are stamped before they are queued.
+const settle = int64(10 * time.Millisecond)
+
+// shedAt is the share of the memory bound from which on payload is no longer taken.
+const shedAt = 0.7
+
+// worker takes the datagrams of one source.
+type worker struct {
+	collector *Collector
+	source    Source
+	batcher   *batcher.Batcher
+	decoder   *decode.Decoder
+	stop      <-chan struct{}
+	// promise: nothing captured before will be taken any more. Nanoseconds since the Unix epoch.
+	promise int64
+
+	// Counts since the last report.
+	datagrams, bytes, shed uint64
+	reported               [decode.NumReasons]uint64
+	dropped                uint64
+
+	received, receivedBytes, decoded, kernel, shedBytes *stats.Counter
+	refused                                             [decode.NumReasons]*stats.Counter
+}
+
+func (c *Collector) newWorker(s Source, b *batcher.Batcher, d *decode.Decoder, stop <-chan struct{}) *worker {
+	w := &worker{
+		collector: c, source: s, batcher: b, decoder: d, stop: stop, promise: c.opened - settle,
+		received:      c.counters.Counter("received", "datagrams"),
+		receivedBytes: c.counters.Counter("received", "bytes"),
+		decoded:       c.counters.Counter("decoded", "packets"),
+		kernel:        c.counters.Counter("lost", "kernel"),
+		shedBytes:     c.counters.Counter("shed", "payload_bytes"),
+	}
+	for r := decode.OK + 1; r < decode.NumReasons; r++ {
+		w.refused[r] = c.counters.Counter("refused", r.String())
+	}
+	return w
+}
+
+// run takes datagrams until stop is closed, then those that are still there, and says goodbye.
+func (w *worker) run(life context.Context) error {
+	linger := w.collector.config.Linger
+	next := time.Now().Add(linger)
+	for life.Err() == nil {
+		select {
+		case <-w.stop:
+			return w.leave()
+		default:
+		}
+		if _, err := w.receive(time.Until(next)); err != nil {
+			return err
+		}
+		if now := time.Now(); !now.Before(next) {
+			w.batcher.Flush(w.promise)
+			w.report()
+			next = now.Add(linger)
+		}
+	}
+	return nil
+}
+
+// leave takes what is still in the socket; it gives up after a second if more keeps coming.
+func (w *worker) leave() error {
+	for limit := time.Now().Add(time.Second); time.Now().Before(limit); {
+		n, err := w.receive(0)
+		if err != nil {
+			return err
+		} else if n == 0 {
+			break
+		}
+	}
+	w.batcher.Goodbye(w.promise)
+	w.report()
+	return nil
+}
+
+// receive takes the datagrams of one read.
+func (w *worker) receive(wait time.Duration) (int, error) {
+	datagrams, empty, err := w.source.Receive(max(wait, 0))
+	if err != nil {
+		return 0, err
+	}
+	if len(datagrams) == 0 {
+		w.promise = max(w.promise, empty-settle)
+		return 0, nil
+	}
+	d, newest := w.decoder, int64(0)
+	shedding := w.collector.publisher.Pressure() > shedAt
+	for i := range datagrams {
+		g := &datagrams[i]
+		newest = max(newest, g.Time)
+		w.bytes += uint64(len(g.Payload))
+		if d.Datagram(g.Time, g.Source, g.Port, g.Payload) != decode.OK {
+			continue
+		}
+		if shedding && len(d.Packet.Data) > 0 {
+			w.shed += uint64(len(d.Packet.Data))
+			d.Packet.Data = nil
+		}
+		w.batcher.Take(&d.Flow, &d.Packet)
+	}
+	w.datagrams += uint64(len(datagrams))
+	w.promise = max(w.promise, newest-settle)
+	return len(datagrams), nil
+}
+
+// report adds the counts since the last report to the collector's.
+func (w *worker) report() {
+	w.received.Add(w.datagrams)
+	w.receivedBytes.Add(w.bytes)
+	w.shedBytes.Add(w.shed)
+	w.datagrams, w.bytes, w.shed = 0, 0, 0
+	for r, n := range w.decoder.Counts {
+		to := w.refused[r]
+		if r == int(decode.OK) {
+			to = w.decoded
+		}
+		to.Add(n - w.reported[r])
+		w.reported[r] = n
+	}
+	if n := w.source.Dropped(); n > w.dropped {
+		w.kernel.Add(n - w.dropped)
+		w.dropped = n
+	}
+}
