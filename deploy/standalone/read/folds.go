@@ -54,9 +54,9 @@ func (a row) compare(b row) int {
 	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.start, b.start), bytes.Compare(a.id[:], b.id[:]))
 }
 
-func newFolds(n int, settings fold.Settings, f format, out io.Writer) *folds {
+func newFolds(settings fold.Settings, f format, out io.Writer) *folds {
 	fs := &folds{format: f, out: bufio.NewWriterSize(out, 64<<10)}
-	for i := range n {
+	for i := range settings.Partitions {
 		p := &partition{format: f}
 		p.fold = fold.New(i, settings, p)
 		fs.partitions = append(fs.partitions, p)

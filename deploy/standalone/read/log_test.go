@@ -15,7 +15,9 @@ func TestOnlyRecordsReachTheFold(t *testing.T) {
 	for _, path := range captures(t) {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			t.Parallel()
-			for _, o := range []Options{DefaultOptions(), {Format: "json", Collectors: 3, Split: ByPacket, Jitter: 5e8, Duplicate: true, Partitions: 5}} {
+			spread := DefaultOptions()
+			spread.Collectors, spread.Split, spread.Jitter, spread.Duplicate, spread.Fold.Partitions = 3, ByPacket, 5e8, true, 5
+			for _, o := range []Options{DefaultOptions(), spread} {
 				type kept struct {
 					partition int
 					offset    int64
@@ -34,8 +36,8 @@ func TestOnlyRecordsReachTheFold(t *testing.T) {
 				if _, err := r.run([]string{path}, &want); err != nil {
 					t.Fatal(err)
 				}
-				fs := newFolds(o.Partitions, foldSettings(o), jsonFormat{}, &got)
-				next := make([]int64, o.Partitions)
+				fs := newFolds(o.Fold, jsonFormat{}, &got)
+				next := make([]int64, o.Fold.Partitions)
 				for _, k := range log {
 					if k.offset != next[k.partition] {
 						t.Fatalf("partition %d: offset %d follows %d", k.partition, k.offset, next[k.partition]-1)

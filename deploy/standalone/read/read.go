@@ -34,13 +34,16 @@ type Options struct {
 	Jitter time.Duration
 	// Duplicate mirrors each packet at two tap points.
 	Duplicate bool
-	// Partitions of the log.
-	Partitions int
+	// Fold is how packets become sessions. Its number of partitions is that of the log.
+	Fold fold.Settings
 }
 
-// DefaultOptions are one collector, no delay, JSON, and as many partitions as the services have.
+// DefaultOptions are one collector, no delay, JSON, and the fold of the services, but that no packet is ever
+// late: the watermark is never broken.
 func DefaultOptions() Options {
-	return Options{Format: "json", Collectors: 1, Partitions: fold.DefaultSettings().Partitions}
+	o := Options{Format: "json", Collectors: 1, Fold: fold.DefaultSettings()}
+	o.Fold.LateLimit = 0
+	return o
 }
 
 // maxCollectors bounds what --collectors may ask for.
@@ -58,8 +61,8 @@ func (o Options) Check() error {
 		return fmt.Errorf("unknown split %d", o.Split)
 	case o.Jitter < 0 || o.Jitter > time.Hour:
 		return fmt.Errorf("jitter %v: must be 0 to 1h", o.Jitter)
-	case o.Partitions < 1:
-		return fmt.Errorf("%d partitions: must be at least 1", o.Partitions)
+	case o.Fold.Partitions < 1:
+		return fmt.Errorf("%d partitions: must be at least 1", o.Fold.Partitions)
 	}
 	return nil
 }
@@ -176,22 +179,14 @@ func decoderConfiguration() decode.Configuration {
 	return c
 }
 
-// foldSettings are those of the service, but that no packet is ever late: the watermark is never broken.
-func foldSettings(o Options) fold.Settings {
-	s := fold.DefaultSettings()
-	s.Partitions = o.Partitions
-	s.LateLimit = 0
-	return s
-}
-
 func (r *reader) run(files []string, out io.Writer) (Result, error) {
 	f, err := newFormat(r.options.Format)
 	if err != nil {
 		return Result{}, err
 	}
 	stop := make(chan struct{})
-	r.log = newMemoryLog(r.options.Partitions, stop)
-	folds := newFolds(r.options.Partitions, foldSettings(r.options), f, out)
+	r.log = newMemoryLog(r.options.Fold.Partitions, stop)
+	folds := newFolds(r.options.Fold, f, out)
 	folds.folded = r.folded
 	var failed error
 	var wg sync.WaitGroup
@@ -241,7 +236,7 @@ func (r *reader) read(files []string) error {
 func (r *reader) start(clock int64) {
 	r.clock, r.now, r.published = clock, clock, clock
 	for i := range r.options.Collectors {
-		c := batcher.DefaultConfiguration(fmt.Sprintf("collector-%d", i+1), 1, r.options.Partitions)
+		c := batcher.DefaultConfiguration(fmt.Sprintf("collector-%d", i+1), 1, r.options.Fold.Partitions)
 		c.Compression = batch.None
 		b := batcher.New(c, 1, r.append)[0]
 		b.Hello(r.watermark())
@@ -265,7 +260,7 @@ func (r *reader) end() error {
 	for _, c := range r.collectors {
 		c.batcher.Goodbye(r.clock + 1)
 	}
-	for i := range r.options.Partitions {
+	for i := range r.options.Fold.Partitions {
 		err := r.log.append(i, &pb.PacketsRecord{Body: &pb.PacketsRecord_EndOfInput{EndOfInput: &pb.EndOfInput{}}})
 		if err != nil && r.err == nil {
 			r.err = err

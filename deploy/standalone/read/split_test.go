@@ -150,7 +150,7 @@ func TestPace(t *testing.T) {
 				{4, 1, 0},
 			} {
 				o := DefaultOptions()
-				o.Partitions = c.partitions
+				o.Fold.Partitions = c.partitions
 				r := newReader(o)
 				r.roundPackets, r.roundTime = c.roundPackets, c.roundTime
 				var got bytes.Buffer

@@ -1,0 +1,268 @@
+package endtoend
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tapweave/tapweave/collector/decode"
+	"github.com/tapweave/tapweave/deploy/standalone/read"
+	"github.com/tapweave/tapweave/deploy/standalone/replay"
+	"github.com/tapweave/tapweave/enricher/fold"
+)
+
+// endless is for borders of sessions that depend on the pace of packets, which replay changes.
+const endless = fold.Never
+
+// pps is the pace of the replays: slow enough that no socket overflows on a busy machine of two cores.
+const pps = 20000
+
+// notCompared are the columns that depend on when packets came, in which order, and which way.
+var notCompared = []string{
+	"session_id", "version", "start_time", "end_time", "duration", "handshake_rtt", "src_rtt", "dst_rtt", "history",
+	"src_out_of_order", "dst_out_of_order", "src_retransmits", "dst_retransmits",
+	"collectors", "tap_points", "outer_ports", "vnis", "duplicate_packets",
+	"input_partition", "log_epoch", "owner_epoch", "output_number", "created_time", // of ClickHouse alone
+}
+
+// captures are the shared ones.
+func captures(t *testing.T) (paths []string) {
+	t.Helper()
+	dir := os.Getenv("TAPWEAVE_CAPTURES")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "..", "shared", "captures")
+	}
+	for _, pattern := range []string{"*.pcap", "*.pcapng", "*.dmp", "*.trace"} {
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, found...)
+	}
+	if len(paths) == 0 {
+		required(t, "captures in "+dir)
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// expected is what tapweave read makes of a capture, and how many packets it holds.
+func expected(t *testing.T, path string) (rows []map[string]any, packets int) {
+	t.Helper()
+	o := read.DefaultOptions()
+	o.Fold = o.Fold.Endless()
+	var out bytes.Buffer
+	result, err := read.Run(o, []string{path}, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(out.Bytes()) {
+		var row map[string]any
+		if err := json.Unmarshal(line, &row); err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, row)
+	}
+	slices.SortStableFunc(rows, func(a, b map[string]any) int {
+		return strings.Compare(a["start_time"].(string), b["start_time"].(string))
+	})
+	return rows, int(result.Decoded[decode.OK])
+}
+
+// play sends a capture to both collectors and returns when all packets are on the log.
+func (s *stack) play(path string, packets int) {
+	s.t.Helper()
+	c, err := replay.Open(path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer c.Close()
+	before := s.count()
+	if before != s.counted {
+		s.t.Fatal("counting while counting")
+	}
+	result, err := replay.Run(s.t.Context(), replay.Options{To: s.collectors, PPS: pps}, []*replay.Capture{c})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if p := result.Problems(); len(p) > 0 {
+		s.t.Fatal(p)
+	}
+	s.eventually(30*time.Second, "all packets of "+filepath.Base(path), func() error {
+		if n := s.count() - before; n != packets {
+			return fmt.Errorf("%d of %d packets are on the log, %d were sent", n, packets, result.Packets)
+		}
+		return nil
+	})
+}
+
+// sessions waits for n sessions that are final and began at or after a time, by ClickHouse's clock, and returns them.
+func (s *stack) sessions(since string, n int) []map[string]any {
+	s.t.Helper()
+	var rows []map[string]any
+	s.eventually(60*time.Second, fmt.Sprintf("%d sessions", n), func() error {
+		var err error
+		if rows, err = s.tryQuery("SELECT * FROM sessions WHERE start_time >= '" + since + "' ORDER BY start_time"); err != nil {
+			return err
+		}
+		final := 0
+		for _, r := range rows {
+			if r["is_final"] == true || r["is_final"] == 1.0 {
+				final++
+			}
+		}
+		if len(rows) != n || final != n {
+			return fmt.Errorf("there are %d, %d of them final", len(rows), final)
+		}
+		return nil
+	})
+	return rows
+}
+
+// TestWire sends every capture as VXLAN through two collectors, Kafka, the enricher and the sink: the rows in
+// ClickHouse are those that tapweave read prints, and traffic adds up to them.
+func TestWire(t *testing.T) {
+	paths := captures(t)
+	s := newStack(t)
+	for _, path := range paths {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			outer := s.t
+			s.t = t
+			defer func() { s.t = outer }()
+			want, packets := expected(t, path)
+			since := s.query("SELECT toString(now64(9, 'UTC')) AS now")[0]["now"].(string)
+			s.play(path, packets)
+			s.endOfInput()
+			compare(t, want, s.sessions(since, len(want)))
+		})
+	}
+	s.t = t
+	s.checkTraffic()
+}
+
+// compare holds rows of ClickHouse against lines of tapweave read, conversation by conversation, in order.
+func compare(t *testing.T, want, got []map[string]any) {
+	t.Helper()
+	a, b := byConversation(want), byConversation(got)
+	bad := 0
+	for _, k := range slices.Sorted(maps.Keys(a)) {
+		if len(a[k]) != len(b[k]) {
+			t.Errorf("%s: %d sessions, want %d", k, len(b[k]), len(a[k]))
+			continue
+		}
+		for i := range a[k] {
+			w, g := comparable(a[k][i]), comparable(b[k][i])
+			for _, column := range slices.Sorted(maps.Keys(union(w, g))) {
+				if !reflect.DeepEqual(w[column], g[column]) && bad < 20 {
+					bad++
+					t.Errorf("%s, session %d: %s is %v, want %v", k, i, column, g[column], w[column])
+				}
+			}
+		}
+	}
+	for k := range b {
+		if a[k] == nil {
+			t.Errorf("%s: not there in tapweave read", k)
+		}
+	}
+}
+
+func union(a, b map[string]any) map[string]any {
+	u := maps.Clone(a)
+	maps.Copy(u, b)
+	return u
+}
+
+func byConversation(rows []map[string]any) map[string][]map[string]any {
+	m := map[string][]map[string]any{}
+	for _, r := range rows {
+		ends := []string{fmt.Sprint(r["src_ip"], " ", number(r["src_port"])), fmt.Sprint(r["dst_ip"], " ", number(r["dst_port"]))}
+		slices.Sort(ends)
+		k := fmt.Sprint(r["tenant"], " ", r["ip_protocol"], " ", ends)
+		m[k] = append(m[k], r)
+	}
+	return m
+}
+
+func number(v any) any {
+	if v == nil {
+		return 0.0
+	}
+	return v
+}
+
+// comparable is a row without the columns that are not compared, and without those that are unknown: absent in
+// JSON, empty in ClickHouse.
+func comparable(row map[string]any) map[string]any {
+	c := map[string]any{}
+	for k, v := range row {
+		if slices.Contains(notCompared, k) || v == nil {
+			continue
+		}
+		if list, ok := v.([]any); ok && len(list) == 0 {
+			continue
+		}
+		if r := reflect.ValueOf(v); !r.IsZero() && v != "00:00:00:00:00:00" {
+			c[k] = v
+		}
+	}
+	return c
+}
+
+// checkTraffic holds traffic against sessions: for every value of every dimension all sums are equal.
+func (s *stack) checkTraffic() {
+	s.t.Helper()
+	const sums = "sum(src_packets), sum(dst_packets), sum(src_bytes), sum(dst_bytes), sum(src_payload_bytes), sum(dst_payload_bytes)"
+	dimensions := []string{"tenant", "dst_port", "protocol", "app", "direction", "flow_type"}
+	for _, end := range []string{"src", "dst"} {
+		for _, d := range []string{"name", "subnet", "vnet", "country", "asn"} {
+			dimensions = append(dimensions, end+"_"+d)
+		}
+	}
+	for _, table := range []string{"traffic_1m", "traffic_1h"} {
+		for _, d := range dimensions {
+			query := "SELECT toString(" + d + ") AS value, toInt64(%s) AS n, arrayMap(x -> toInt64(x), [" + sums + "]) AS sums FROM %s GROUP BY value HAVING n != 0 OR arrayExists(x -> x != 0, sums) ORDER BY value"
+			want, got := s.query(fmt.Sprintf(query, "count()", "sessions")), s.query(fmt.Sprintf(query, "sum(sessions)", table))
+			if len(want) == 0 || !reflect.DeepEqual(want, got) {
+				s.t.Errorf("%s by %s:\n%v\nsessions say\n%v", table, d, got, want)
+			}
+		}
+	}
+}
+
+// TestKill kills the sink in mid-insert and the enricher in mid-session, both more than once: after their restart
+// no session is missing.
+func TestKill(t *testing.T) {
+	paths := captures(t)
+	s := newStack(t)
+	i := slices.IndexFunc(paths, func(p string) bool { return strings.Contains(p, "CVE-2020-1472") })
+	want, packets := expected(t, paths[i])
+	since := s.query("SELECT toString(now64(9, 'UTC')) AS now")[0]["now"].(string)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.play(paths[i], packets)
+	}()
+	for round := range 3 {
+		time.Sleep(time.Duration(300+200*round) * time.Millisecond)
+		s.services["sink-1"].kill()
+		s.services["enricher-1"].kill()
+		s.start("sink-1", "sink")
+		s.start("enricher-1", "enricher")
+		s.ready(s.services["sink-1"])
+		s.ready(s.services["enricher-1"])
+	}
+	<-done
+	s.services["enricher-1"].kill()
+	s.start("enricher-1", "enricher")
+	s.endOfInput()
+	compare(t, want, s.sessions(since, len(want)))
+}
