@@ -16,13 +16,13 @@ const entryHeader = 20
 // add appends sampled payload, whose first byte has the sequence number pos, to the chain that ends at last,
 // and returns the chain's new end.
 func (l *payloadLog) add(last uint64, pos int64, data []byte, size int) uint64 {
-	if l.ring == nil {
-		l.ring = make([]byte, size)
-	}
 	n := uint64(entryHeader + len(data))
-	whole := uint64(len(l.ring))
+	whole := uint64(size)
 	if n > whole/4 {
 		return last
+	}
+	if l.ring == nil {
+		l.ring = make([]byte, size)
 	}
 	if l.end%whole+n > whole {
 		l.end += whole - l.end%whole // entries are not broken at the ring's end

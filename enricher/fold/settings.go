@@ -76,6 +76,6 @@ func DefaultSettings() Settings {
 // with the input. What was replayed at another pace then folds to the same sessions.
 func (s Settings) Endless() Settings {
 	s.TCPIdle, s.TCPHalfOpenIdle, s.UDPIdle, s.ICMPIdle, s.OtherIdle = Never, Never, Never, Never, Never
-	s.FinalAfter, s.Linger, s.Rollover = Never, Never, Never
+	s.FinalAfter, s.Linger, s.Rollover, s.FragmentTimeout = Never, Never, Never, Never
 	return s
 }

@@ -1,0 +1,33 @@
+// Enricher weaves packets into sessions: it reads tapweave.packets and writes tapweave.sessions.
+package main
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/tapweave/tapweave/enricher"
+	"github.com/tapweave/tapweave/service/admin"
+	"github.com/tapweave/tapweave/service/command"
+	"github.com/tapweave/tapweave/service/logging"
+)
+
+func main() {
+	command.Main(command.Program[enricher.Config]{
+		Name:     "enricher",
+		About:    "weaves packets into sessions",
+		Defaults: enricher.DefaultConfig(),
+		Logging:  func(c enricher.Config) logging.Config { return c.Log },
+		Admin:    func(c enricher.Config) admin.Config { return c.Admin },
+		Check: func(c enricher.Config) error {
+			_, err := enricher.New(c, enricher.Dependencies{})
+			return err
+		},
+		Run: func(ctx context.Context, c enricher.Config, log *slog.Logger) error {
+			s, err := enricher.New(c, enricher.Dependencies{Log: log})
+			if err != nil {
+				return err
+			}
+			return s.Run(ctx)
+		},
+	})
+}
