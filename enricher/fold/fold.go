@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/tapweave/tapweave/proto/columns"
 	"github.com/tapweave/tapweave/proto/pb"
@@ -79,7 +80,8 @@ type Fold struct {
 	counts    [numReasons]uint64
 
 	producers map[producerKey]*producer
-	names     []string // collectors, in order of appearance
+	spoken    []*producer // the same, in order of appearance
+	names     []string    // collectors, in order of appearance
 	nameIndex map[string]uint32
 	watermark int64
 	started   bool // a producer has spoken
@@ -108,11 +110,13 @@ type producerKey struct {
 }
 
 type producer struct {
+	key       producerKey
 	name      uint32
 	sequence  uint64
 	watermark int64
 	spoke     int64 // log time
 	live      bool
+	offsets   []int64 // of its records, from the last one before the oldest record that waits
 }
 
 // New returns the fold of a partition that has not seen anything yet.
@@ -149,12 +153,35 @@ func (f *Fold) Buffered() int { return f.merge.waiting }
 
 // Needs returns the offset of the first record that has to be folded again to come to the same open sessions
 // from nothing, given that next is the offset of the first record not folded yet.
+//
+// All producers have to be known by then: the watermark of only some of them would make packets of the others
+// late.
 func (f *Fold) Needs(next int64) int64 {
-	need := f.merge.oldest(next)
+	need := f.heard(f.merge.oldest(next))
 	if s := f.table.first; s != nil {
 		need = min(need, s.offset)
 	}
 	return min(need, f.fragments.oldest(next))
+}
+
+// heard returns the offset from which on every producer that was alive at offset at has spoken by then. It is
+// asked for growing offsets.
+func (f *Fold) heard(at int64) int64 {
+	from := at
+	for _, p := range f.spoken {
+		if !p.live {
+			continue
+		}
+		n := 0
+		for n+1 < len(p.offsets) && p.offsets[n+1] <= at {
+			n++
+		}
+		if n > 0 {
+			p.offsets = append(p.offsets[:0], p.offsets[n:]...)
+		}
+		from = min(from, p.offsets[0])
+	}
+	return from
 }
 
 // ErrUndecodable is wrapped by the errors of Record.
@@ -234,7 +261,13 @@ func (f *Fold) batch(b *pb.PacketBatch) error {
 		f.counts[RepeatedBatch]++
 		return nil
 	}
+	if !p.live {
+		p.offsets = p.offsets[:0]
+	}
 	p.sequence, p.spoke, p.live = b.Sequence, f.logTime, b.Kind != pb.PacketBatch_GOODBYE
+	if p.offsets = append(p.offsets, f.offset); len(p.offsets)%64 == 0 {
+		f.heard(f.merge.oldest(f.offset)) // lets go of the old ones
+	}
 	p.watermark = max(p.watermark, b.Watermark)
 	f.started = true
 	if len(b.Columns) > 0 {
@@ -257,13 +290,14 @@ func (f *Fold) producer(b *pb.PacketBatch) *producer {
 		f.names = append(f.names, b.Producer)
 		f.nameIndex[b.Producer] = name
 	}
-	for o, p := range f.producers {
-		if o.name == b.Producer && o.incarnation < b.Incarnation {
+	for _, p := range f.spoken {
+		if p.name == name && p.key.incarnation < b.Incarnation {
 			p.live = false
 		}
 	}
-	p := &producer{name: name, watermark: math.MinInt64}
+	p := &producer{key: k, name: name, watermark: math.MinInt64}
 	f.producers[k] = p
+	f.spoken = append(f.spoken, p)
 	return p
 }
 
@@ -278,17 +312,20 @@ func (f *Fold) tick(t *pb.Tick) {
 	f.ticked, f.ownerClock = true, t.Clock
 	f.logTime += d
 	live := false
-	for k, p := range f.producers {
-		switch {
-		case p.live && f.logTime-p.spoke >= int64(f.set.Retire):
+	for _, p := range f.spoken {
+		if p.live && f.logTime-p.spoke >= int64(f.set.Retire) {
 			p.live = false
 			f.counts[ProducersRetired]++
-		case p.live:
-			live = true
-		case f.logTime-p.spoke >= int64(f.set.Retire+f.set.LateLimit):
-			delete(f.producers, k)
 		}
+		live = live || p.live
 	}
+	f.spoken = slices.DeleteFunc(f.spoken, func(p *producer) bool {
+		gone := !p.live && f.logTime-p.spoke >= int64(f.set.Retire+f.set.LateLimit)
+		if gone {
+			delete(f.producers, p.key)
+		}
+		return gone
+	})
 	if !live && f.started {
 		f.advanceTo(f.watermark + d)
 		return
@@ -299,7 +336,7 @@ func (f *Fold) tick(t *pb.Tick) {
 // advance moves the watermark to the least of the live producers' last words, if that is forward.
 func (f *Fold) advance() {
 	w, live := int64(math.MaxInt64), false
-	for _, p := range f.producers {
+	for _, p := range f.spoken {
 		if p.live {
 			w, live = min(w, p.watermark), true
 		}
@@ -307,7 +344,7 @@ func (f *Fold) advance() {
 	if !live {
 		// The last producer said goodbye: what it promised holds.
 		w = f.watermark
-		for _, p := range f.producers {
+		for _, p := range f.spoken {
 			w = max(w, p.watermark)
 		}
 	}

@@ -66,7 +66,7 @@ func (f *Fold) fragment(r *ref, p *packet.Packet) *datagram {
 			f.counts[FragmentsEvicted]++
 			f.giveUp(g.head)
 		}
-		d = &datagram{key: k, flow: *r.flow, name: r.name, first: p.Time, offset: f.merge.oldest(f.offset), total: -1}
+		d = &datagram{key: k, flow: *r.flow, name: r.name, first: p.Time, offset: f.heard(f.merge.oldest(f.offset)), total: -1}
 		g.open[k] = d
 		if d.prev = g.tail; d.prev != nil {
 			d.prev.next = d

@@ -42,16 +42,13 @@ var clocks = []string{"After", "AfterFunc", "NewTicker", "NewTimer", "Now", "Sin
 
 // allowed is what does no harm, and why: package, function or variable, what is found there.
 var allowed = map[string]string{
-	"proto/columns: imports net":                                   "for the text of a hardware address; nothing of a network",
-	"proto/columns: imports net/netip":                             "addresses as values",
-	"proto/packet: imports net/netip":                              "addresses as values",
-	"proto/columns: imports sync":                                  "for what is computed once, the same each time",
-	"enricher/fold: (*Fold).producer: ranges over map f.producers": "marks some; the same in any order",
-	"enricher/fold: (*Fold).tick: ranges over map f.producers":     "marks, counts and forgets some; the same in any order",
-	"enricher/fold: (*Fold).advance: ranges over map f.producers":  "a least and a greatest; the same in any order",
-	"enricher/output: (*Stream).book: ranges over map s.traffic":   "collects the keys, which are sorted before use",
-	"proto/columns: schemaMessages: ranges over map tables":        "fills another map",
-	"proto/delivery: (*Reader).Positions: uses maps.Keys":          "sorted before use",
+	"proto/columns: imports net":                                 "for the text of a hardware address; nothing of a network",
+	"proto/columns: imports net/netip":                           "addresses as values",
+	"proto/packet: imports net/netip":                            "addresses as values",
+	"proto/columns: imports sync":                                "for what is computed once, the same each time",
+	"enricher/output: (*Stream).book: ranges over map s.traffic": "collects the keys, which are sorted before use",
+	"proto/columns: schemaMessages: ranges over map tables":      "fills another map",
+	"proto/delivery: (*Reader).Positions: uses maps.Keys":        "sorted before use",
 }
 
 func TestFoldIsPure(t *testing.T) {

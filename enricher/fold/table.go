@@ -366,7 +366,7 @@ func (f *Fold) begin(r *ref, p *packet.Packet) *Session {
 	s := &Session{
 		fold: f, number: f.counts[SessionsBegun] + 1, key: r.key, hash: r.hash, id: session.NewID(&r.key, p.Time),
 		created: p.Time, start: p.Time, last: p.Time,
-		offset: f.merge.oldest(f.offset), opener: r.side,
+		offset: f.heard(f.merge.oldest(f.offset)), opener: r.side,
 	}
 	f.counts[SessionsBegun]++
 	f.table.add(s, f.table.newest(r.hash, &r.key))
