@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,12 +13,20 @@ import (
 // before are the positions of a reader at the start of the flight: they decide which records count, and they
 // tell two logs apart whose offsets are the same because the topic was remade.
 func Token(table string, partition int32, before []At, r Range) string {
-	var b []byte
-	for _, a := range before {
+	return token(table, partition, digest(before), r)
+}
+
+func digest(at []At) string {
+	b := make([]byte, 0, 32*len(at))
+	for _, a := range at {
 		b = words(b, uint64(a.Partition), a.Log, a.Owner, a.Number)
 	}
 	sum := sha256.Sum256(b)
-	return fmt.Sprintf("%s/%d/%d-%d/%s", table, partition, r.From, r.To, base64.RawURLEncoding.EncodeToString(sum[:9]))
+	return encoding.EncodeToString(sum[:9])
+}
+
+func token(table string, partition int32, before string, r Range) string {
+	return fmt.Sprintf("%s/%d/%d-%d/%s", table, partition, r.From, r.To, before)
 }
 
 // Do is what a sink has to do.
@@ -71,9 +78,10 @@ type Action struct {
 type Blocks struct {
 	partition int32
 	tables    []string
-	offset    int64 // committed, or next to be
-	positions []At  // at offset
-	after     []At  // at the end of the flight
+	offset    int64  // committed, or next to be
+	positions []At   // at offset
+	before    string // digest of positions, while there is a flight
+	after     []At   // at the end of the flight
 	flight    *Flight
 	refused   []string // tables that refused the whole flight
 	state     Do
@@ -150,7 +158,7 @@ func (b *Blocks) Next() []Action {
 }
 
 func (b *Blocks) insert(table string, r Range) Action {
-	return Action{Do: DoInsert, Range: r, Table: table, Token: Token(table, b.partition, b.positions, r)}
+	return Action{Do: DoInsert, Range: r, Table: table, Token: token(table, b.partition, b.before, r)}
 }
 
 // Reader returns a reader for the records of the next range.
@@ -161,6 +169,7 @@ func (b *Blocks) Reader() *Reader { return NewReader(b.positions) }
 // than there are.
 func (b *Blocks) Filled(to int64, r *Reader) error {
 	after := r.Positions()
+	b.before = digest(b.positions)
 	switch {
 	case b.state != DoRead:
 		return fmt.Errorf("filled while the next step is %v", b.state)
@@ -175,8 +184,9 @@ func (b *Blocks) Filled(to int64, r *Reader) error {
 	case to != b.flight.Range.To:
 		return fmt.Errorf("range in flight %v, filled up to %d", b.flight.Range, to)
 	default:
-		b.state = DoInsert
+		b.after, b.state = after, DoInsert
 		b.done()
+		return nil
 	}
 	b.after = after
 	return nil

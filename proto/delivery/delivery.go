@@ -1,6 +1,7 @@
 // Package delivery is the protocol by which nothing is lost and nothing counted twice between tapweave.packets
-// and ClickHouse: numbers, epochs, markers, and what is committed with the offsets. Enricher and sink both use
-// it, and neither has a recovery path beside it. docs/delivery.md tells it on one page.
+// and ClickHouse: numbers, epochs, markers, and what is committed with the offsets. It is one protocol for
+// enricher and sink, so that neither has a recovery path of its own. docs/delivery.md tells it on one page, and
+// how much of it the services do so far.
 //
 // Everything in it is pure: no Kafka client, no clock, no goroutine. The state machines [Owner] (an enricher
 // takes an input partition over) and [Blocks] (a sink stores an output partition) say what is to be done next
@@ -27,7 +28,9 @@ type Epoch struct {
 }
 
 // Compare returns -1, 0 or 1.
-func (e Epoch) Compare(o Epoch) int { return cmp.Or(cmp.Compare(e.Log, o.Log), cmp.Compare(e.Owner, o.Owner)) }
+func (e Epoch) Compare(o Epoch) int {
+	return cmp.Or(cmp.Compare(e.Log, o.Log), cmp.Compare(e.Owner, o.Owner))
+}
 
 func (e Epoch) String() string { return fmt.Sprintf("%d/%d", e.Log, e.Owner) }
 

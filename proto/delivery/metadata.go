@@ -45,7 +45,9 @@ type Snapshot struct {
 	State int64
 	// Input is the offset of the first record on tapweave.packets that it does not include.
 	Input int64
-	// Output is an offset on tapweave.sessions: behind the output At, and before the next one.
+	// Output is an offset on tapweave.sessions: behind the output At (or the owner's marker, if that is later), and
+	// before the first copy of the next one. So a produce call is tried again as it was: cut otherwise, a copy of
+	// At can be acknowledged that stands behind the next output.
 	Output int64
 	// At is the last output that it includes.
 	At Position

@@ -24,8 +24,8 @@ const (
 	// StepLearn: read the output partition from Owner.State().Output on; each record to [Owner.Learn], until
 	// the step changes.
 	StepLearn
-	// StepRun: fold from [Owner.Input] on with [Owner.Numbers], and commit [Owner.Commit] or
-	// [Owner.CommitSnapshot] now and then.
+	// StepRun: fold from [Owner.Input] on with [Owner.Numbers], and now and then commit [Owner.Commit] or
+	// [Owner.CommitSnapshot] and tell [Owner.Committed].
 	StepRun
 	// StepLeave: the partition belongs to another. Drop everything, commit nothing, join again.
 	StepLeave
@@ -50,8 +50,10 @@ type Assignment struct {
 	// Keeps says whether this program keeps the fold's state across owners. It does not yet: an owner begins
 	// with nothing at the committed offset, and its numbers begin at 1.
 	Keeps bool
-	// Memory, where Keeps, is the state left from an assignment before; nil: none. At and Output are of the last
-	// output acknowledged; the outputs behind it wait in the process, see [Numbers].
+	// Memory, where Keeps, is the state left from an assignment before; nil: none. At and Output are where the
+	// outputs were when the newest commit that was accepted was sent, or the marker, if that is later: an output
+	// acknowledged since may stand behind another owner's marker, because the broker does not fence produce
+	// calls. Outputs that are not in the log yet wait in the process. A state that still folds silently is none.
 	Memory *Snapshot
 }
 
@@ -74,11 +76,12 @@ type Owner struct {
 	base      uint64
 	begin     int64      // where to begin without a state; -1: at the start of the input
 	snapshots []Snapshot // newest first
-	candidate int        // -1: Memory
+	memory    bool       // the state is that in memory
 	reader    *Reader
 	learned   Position
 	input     int64 // of the output learned
 	lost      error
+	unsure    bool // a commit may come late
 }
 
 // NewOwner begins the procedure. An error means that this program must not own the partition: it leaves the
@@ -123,6 +126,12 @@ func (o *Owner) Lost() error { return o.lost }
 // Epoch is the owner's own, which its records bear on both topics.
 func (o *Owner) Epoch() Epoch { return o.epoch }
 
+// see keeps newest above e. Owner epochs grow over log epochs too: the control records on tapweave.packets bear
+// nothing else.
+func (o *Owner) see(e Epoch) {
+	o.newest = Epoch{max(e.Log, o.newest.Log), max(e.Owner, o.newest.Owner)}
+}
+
 // claim chooses an epoch above whatever was seen.
 func (o *Owner) claim(log uint64) {
 	if o.base+o.a.Generation <= o.newest.Owner {
@@ -135,8 +144,8 @@ func (o *Owner) claim(log uint64) {
 
 // Survey takes a record of the output partition.
 func (o *Owner) Survey(e Entry) {
-	if e.Partition == o.a.Partition && e.Epoch.Compare(o.newest) > 0 {
-		o.newest = Epoch{e.Log, max(e.Owner, o.newest.Owner)}
+	if e.Partition == o.a.Partition {
+		o.see(e.Epoch)
 	}
 }
 
@@ -168,13 +177,28 @@ func (o *Owner) Claim() Commit {
 
 // Claimed tells how the claim came out.
 func (o *Owner) Claimed(c Outcome) {
-	switch c {
-	case Done:
+	if o.Committed(c); c == Done {
 		o.step = StepMark
-	case Refused:
-		o.step = StepLeave
 	}
 }
+
+// Committed tells how a commit came out.
+func (o *Owner) Committed(c Outcome) {
+	switch c {
+	case Refused:
+		o.step = StepLeave
+	case Unknown:
+		o.unsure = true
+	}
+}
+
+// MaySwitch says whether other settings may take effect in this generation. A late commit puts an older snapshot
+// into the metadata again; that does no harm only while all of them were folded with the same settings. So a
+// commit of this generation whose outcome is unknown forbids it.
+//
+// To switch: with every output acknowledged, write the state twice with the new settings, commit both copies as
+// the newest two snapshots, and only then fold on. A state in the midst of that is no memory for another assignment.
+func (o *Owner) MaySwitch() bool { return !o.unsure }
 
 // Marker is the marker to be written.
 func (o *Owner) Marker() Entry {
@@ -187,15 +211,12 @@ func (o *Owner) Marked() {
 		o.step = StepRun
 		return
 	}
-	o.candidate = 0
-	if m := o.a.Memory; m != nil && m.At.Log == o.epoch.Log {
-		o.candidate = -1
-	}
+	o.memory = o.a.Memory != nil && o.a.Memory.At.Log == o.epoch.Log
 	o.load()
 }
 
 func (o *Owner) load() {
-	if o.candidate == len(o.snapshots) {
+	if !o.memory && len(o.snapshots) == 0 {
 		o.lost = errors.New("no snapshot can be read")
 		o.begin = -1
 		o.step = StepSurvey
@@ -206,17 +227,20 @@ func (o *Owner) load() {
 
 // State is the state to be loaded, or that was loaded.
 func (o *Owner) State() Snapshot {
-	if o.candidate < 0 {
+	if o.memory {
 		return *o.a.Memory
 	}
-	return o.snapshots[o.candidate]
+	return o.snapshots[0]
 }
 
 // Loaded tells whether the state could be read. If not, the one before it is next; after the last, a survey and
 // a new log epoch.
 func (o *Owner) Loaded(ok bool) {
 	if !ok {
-		o.candidate++
+		if !o.memory {
+			o.snapshots = o.snapshots[1:]
+		}
+		o.memory = false
 		o.load()
 		return
 	}
@@ -235,7 +259,7 @@ func (o *Owner) Learn(e Entry) {
 	case 1:
 		// The claim was accepted, and yet another is newer: its claim came later, or the metadata lost it.
 		// Claim above it; whoever is not the owner is refused.
-		o.newest = Epoch{max(e.Log, o.newest.Log), max(e.Owner, o.newest.Owner)}
+		o.see(e.Epoch)
 		if e.Log > o.epoch.Log {
 			o.lost = fmt.Errorf("metadata of log epoch %d, outputs of %d", o.epoch.Log, e.Log)
 			o.begin = -1
@@ -247,14 +271,15 @@ func (o *Owner) Learn(e Entry) {
 		o.learned.Epoch = o.epoch
 		o.step = StepRun
 	default:
-		if v := o.reader.Read(e); v.Kept() && !e.Marker {
-			if o.candidate < 0 && e.Epoch != o.a.Memory.At.Epoch {
-				// Another has put something out since: its program or settings may differ from what made the
-				// state in memory.
-				o.candidate = 0
-				o.load()
-				return
-			}
+		v := o.reader.Read(e)
+		switch {
+		case !v.Kept():
+		case o.memory && e.Epoch != o.a.Memory.At.Epoch:
+			// Another owned it since. Its settings may differ from those of the state in memory, and even if it
+			// put nothing out, its snapshots are what a successor begins with.
+			o.memory = false
+			o.load()
+		case !e.Marker:
 			o.learned, o.input = e.Position, e.Input
 		}
 	}
@@ -286,13 +311,15 @@ func (o *Owner) Commit(input int64, number, acknowledged uint64) (c Commit, ok b
 }
 
 // CommitSnapshot returns what is committed once s is on tapweave.state. ok is false unless the outputs that it
-// includes are acknowledged.
+// includes are acknowledged, and those that were in the log before the owner are folded.
 func (o *Owner) CommitSnapshot(s Snapshot, acknowledged uint64) (c Commit, ok bool) {
-	if !o.a.Keeps || acknowledged < s.At.Number || s.State < 0 {
+	if !o.a.Keeps || acknowledged < s.At.Number || s.At.Number < o.learned.Number || s.State < 0 {
 		return Commit{}, false
 	}
 	s.At.Epoch = o.epoch
-	o.snapshots = append([]Snapshot{s}, o.snapshots[:1]...)
+	if o.snapshots[0].State != s.State { // not the same one again
+		o.snapshots = append([]Snapshot{s}, o.snapshots[:1]...)
+	}
 	o.begin = s.Input
 	return o.Claim(), true
 }
