@@ -101,7 +101,6 @@ type Fold struct {
 	offset    int64  // of the record being folded
 	serial    uint64 // of the reference made last
 	now       int64  // event time: no timer due before it is left
-	ended     bool
 }
 
 type producerKey struct {
