@@ -97,7 +97,7 @@ func newStack(t *testing.T) *stack {
 		s.start(fmt.Sprintf("collector-%d", i+1), "collector", "TAPWEAVE_LISTEN="+udp, "TAPWEAVE_SAMPLING_MODE=all", "TAPWEAVE_WORKERS=1", "TAPWEAVE_DRAIN_TIME=0s")
 	}
 	env := []string{"TAPWEAVE_FOLD_LATE_LIMIT=2m"}
-	for _, key := range []string{"TCP_IDLE", "TCP_HALF_OPEN_IDLE", "UDP_IDLE", "ICMP_IDLE", "OTHER_IDLE", "FINAL_AFTER", "LINGER", "ROLLOVER"} {
+	for _, key := range []string{"TCP_IDLE", "TCP_HALF_OPEN_IDLE", "UDP_IDLE", "ICMP_IDLE", "OTHER_IDLE", "FINAL_AFTER", "LINGER", "ROLLOVER", "FRAGMENT_TIMEOUT"} {
 		env = append(env, "TAPWEAVE_FOLD_"+key+"="+endless.String())
 	}
 	s.start("enricher-1", "enricher", env...)
