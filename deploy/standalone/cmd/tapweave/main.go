@@ -1,5 +1,6 @@
-// Command tapweave is Tapweave in one program: it weaves mirrored packets into sessions without any server.
+// Command tapweave is Tapweave in one program.
 //
+//	tapweave run [--demo]    all services, a broker and ClickHouse in one process
 //	tapweave read FILE…      sessions of captures, one JSON object a line
 //	tapweave replay FILE…    captures sent to collectors as mirrored VXLAN
 //	tapweave help            what there is
@@ -12,6 +13,8 @@ import (
 	"io"
 	"os"
 	"strings"
+
+	"github.com/tapweave/tapweave/deploy/standalone/servers"
 )
 
 // Exit statuses.
@@ -28,6 +31,7 @@ type command struct {
 }
 
 var commands = []command{
+	{"run", "[--demo]", "run everything in this process: VXLAN in, sessions in ClickHouse out", runRun},
 	{"read", "FILE…", "print the sessions of captures", runRead},
 	{"replay", "FILE…", "send captures to collectors as mirrored VXLAN", runReplay},
 }
@@ -38,7 +42,10 @@ type usageError struct{ error }
 // errReported is a failure of which the user has been told.
 var errReported = errors.New("reported")
 
-func main() { os.Exit(dispatch(os.Args[1:])) }
+func main() {
+	servers.MaybeChild()
+	os.Exit(dispatch(os.Args[1:]))
+}
 
 func dispatch(args []string) int {
 	if len(args) == 0 {

@@ -21,8 +21,8 @@ TAP mirrors packets: in VXLAN over UDP. Several collectors share the packets as 
 the outer source address and port. Several files are sent as one, in the order of their time stamps.
 
 VXLAN in a capture goes on with its own VXLAN header; any other frame gets one, with VNI 27. Each tap (outer source
-address) of a capture is sent from an address of its own, 127.77.x.y, to collectors on 127.0.0.0/8. To others it is
-sent from this host, all taps as one, unless the host owns the tap's address.
+address) of a capture is sent from an address of its own, 127.77.x.y, to collectors on this host. To others it is sent
+from this host, all taps as one, unless the host owns the tap's address.
 The exit status is 1 if a file is damaged or a collector did not listen.`
 
 func runReplay(name string, args []string) error {
