@@ -15,7 +15,6 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
 FUZZTIME  ?= 10s
-BENCHTIME ?= 1s
 TESTFLAGS ?=
 
 export GOWORK := off
@@ -38,11 +37,11 @@ help: ## list the targets
 build: $(SERVICES:%=bin/%) bin/tapweave ## build bin/collector, bin/enricher, bin/sink and bin/tapweave
 
 # Always asked for: whether there is anything to build, Go knows best.
-.PHONY: bin/tapweave bin/testservers $(SERVICES:%=bin/%)
+.PHONY: bin/tapweave bin/testservers bin/bench $(SERVICES:%=bin/%)
 $(SERVICES:%=bin/%): bin/%:
 	@$(call go,build)
 	cd $* && CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$@ ./cmd/$*
-bin/tapweave bin/testservers: bin/%:
+bin/tapweave bin/testservers bin/bench: bin/%:
 	@$(call go,build)
 	cd deploy/standalone && CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$@ ./cmd/$*
 
@@ -74,9 +73,11 @@ test-modules:
 	@$(call each,go vet ./... && go test -timeout 10m $(TESTFLAGS) ./...)
 
 .PHONY: bench
-bench: ## run every module's benchmarks (BENCHTIME=1s)
+bench: ## print the benchmark table: our figures beside those of peers, measured in the same run
 	@$(call go,bench)
-	@$(call each,go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...)
+	@$(call clickhouse,bench)
+	@$(MAKE) bin/tapweave bin/testservers bin/bench
+	@bin/testservers -kafka=false -- bin/bench
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for a while (FUZZTIME=10s)
