@@ -75,9 +75,10 @@ test-modules:
 .PHONY: bench
 bench: ## print the benchmark table: our figures beside those of peers, measured in the same run
 	@$(call go,bench)
+	@$(call need,bench,java,Java 17 (for Apache Kafka))
 	@$(call clickhouse,bench)
 	@$(MAKE) bin/tapweave bin/testservers bin/bench
-	@bin/testservers -kafka=false -- bin/bench
+	@bin/testservers -- bin/bench
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for a while (FUZZTIME=10s)

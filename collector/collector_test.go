@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"github.com/tapweave/tapweave/collector/source/capture"
 	"github.com/tapweave/tapweave/collector/source/udp"
 	"github.com/tapweave/tapweave/proto/batch"
+	"github.com/tapweave/tapweave/proto/capturetest"
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/proto/pb"
 	"github.com/tapweave/tapweave/proto/record"
@@ -100,11 +100,8 @@ func waitFor(t *testing.T, what string, holds func() bool) {
 // frames returns the Ethernet frames of a shared capture.
 func frames(t *testing.T, name string) [][]byte {
 	t.Helper()
-	name = "../../shared/captures/" + name
-	r, err := capture.Open(name)
-	if errors.Is(err, os.ErrNotExist) && os.Getenv("CI") != "true" {
-		t.Skipf("%s is not there", name)
-	} else if err != nil {
+	r, err := capture.Open(capturetest.File(t, name))
+	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()

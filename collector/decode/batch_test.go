@@ -9,6 +9,7 @@ import (
 	"github.com/tapweave/tapweave/collector/decode"
 	"github.com/tapweave/tapweave/collector/source/capture"
 	"github.com/tapweave/tapweave/proto/batch"
+	"github.com/tapweave/tapweave/proto/capturetest"
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/proto/pb"
 )
@@ -22,7 +23,7 @@ func TestThroughBatches(t *testing.T) {
 	const partitions = 4
 	conf := decode.DefaultConfiguration()
 	conf.Sample, conf.Scope = decode.SampleAll, decode.Isolated
-	for _, name := range captures(t) {
+	for _, name := range capturetest.Files(t) {
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			var in, out [partitions][]described
 			var p batch.Packets

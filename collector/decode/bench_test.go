@@ -11,6 +11,7 @@ import (
 	"github.com/tapweave/tapweave/collector/batcher"
 	"github.com/tapweave/tapweave/collector/decode"
 	"github.com/tapweave/tapweave/collector/source/capture"
+	"github.com/tapweave/tapweave/proto/capturetest"
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/proto/pb"
 )
@@ -23,7 +24,7 @@ func mixed(tb testing.TB) []capture.Record {
 		"zeek__206_example_b", "zeek__rdp-to-ssl", "PcapPlusPlus__650HttpResponses",
 	}
 	var all []capture.Record
-	for _, name := range captures(tb) {
+	for _, name := range capturetest.Files(tb) {
 		base := filepath.Base(name)
 		if !slices.Contains(want, base[:len(base)-len(filepath.Ext(base))]) {
 			continue

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tapweave/tapweave/collector/decode"
 	"github.com/tapweave/tapweave/collector/source/capture"
+	"github.com/tapweave/tapweave/proto/capturetest"
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/proto/session"
 )
@@ -19,7 +20,7 @@ func TestGopacket(t *testing.T) {
 	conf := decode.DefaultConfiguration()
 	conf.Sample = decode.SampleAll
 	compared := 0
-	for _, name := range captures(t) {
+	for _, name := range capturetest.Files(t) {
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			d := decode.New(conf)
 			n := 0
@@ -185,7 +186,7 @@ func sound(tb testing.TB, d *decode.Decoder, frame int) {
 func TestDamaged(t *testing.T) {
 	conf := decode.DefaultConfiguration()
 	conf.Sample = decode.SampleAll
-	for _, name := range captures(t) {
+	for _, name := range capturetest.Files(t) {
 		d := decode.New(conf)
 		n := 0
 		records(t, name, func(r capture.Record) {
@@ -213,7 +214,7 @@ func TestDamaged(t *testing.T) {
 func TestAllocations(t *testing.T) {
 	conf := decode.DefaultConfiguration()
 	conf.Sample, conf.Scope = decode.SampleAll, decode.Isolated
-	for _, name := range captures(t) {
+	for _, name := range capturetest.Files(t) {
 		var frames []capture.Record
 		records(t, name, func(r capture.Record) {
 			if len(frames) < 500 {
@@ -238,7 +239,7 @@ func TestAllocations(t *testing.T) {
 }
 
 func seed(f *testing.F, add func(r capture.Record)) {
-	for _, name := range captures(f) {
+	for _, name := range capturetest.Files(f) {
 		n := 0
 		records(f, name, func(r capture.Record) {
 			if n++; n <= 3 && len(r.Data) <= 2000 {
@@ -292,7 +293,7 @@ func FuzzDatagram(f *testing.F) {
 // TestQuotes wants the quote of each ICMP error in the captures to name a pair that can be partitioned.
 func TestQuotes(t *testing.T) {
 	errors := 0
-	for _, name := range captures(t) {
+	for _, name := range capturetest.Files(t) {
 		d := decode.New(decode.DefaultConfiguration())
 		records(t, name, func(r capture.Record) {
 			if d.Frame(r.Time, r.Link, r.Data, r.Original) != decode.OK || d.Flow.Protocol != packet.ProtoICMP ||

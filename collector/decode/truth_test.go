@@ -12,29 +12,9 @@ import (
 
 	"github.com/tapweave/tapweave/collector/decode"
 	"github.com/tapweave/tapweave/collector/source/capture"
+	"github.com/tapweave/tapweave/proto/capturetest"
 	"github.com/tapweave/tapweave/proto/packet"
 )
-
-// captures returns the shared captures, which lie beside the repository.
-func captures(tb testing.TB) []string {
-	tb.Helper()
-	names, _ := filepath.Glob("../../../shared/captures/*.*")
-	var found []string
-	for _, n := range names {
-		switch filepath.Ext(n) {
-		case ".pcap", ".pcapng", ".dmp", ".trace":
-			found = append(found, n)
-		}
-	}
-	if len(found) == 0 {
-		const msg = "no captures in shared/captures beside the repository"
-		if os.Getenv("CI") == "true" {
-			tb.Fatal(msg)
-		}
-		tb.Skip(msg)
-	}
-	return found
-}
 
 // records calls f for each record of a capture.
 func records(tb testing.TB, name string, f func(r capture.Record)) {
@@ -140,10 +120,10 @@ func TestTruth(t *testing.T) {
 		"nDPI__fuzz-2006-06-26-2594.pcap":  "broken headers, of which tools make different things",
 		"nDPI__ip_fragmented_garbage.pcap": "overlapping fragments: the ports depend on reassembly",
 	}
-	for _, name := range captures(t) {
+	for _, name := range capturetest.Files(t) {
 		base := filepath.Base(name)
 		t.Run(base, func(t *testing.T) {
-			b, err := os.ReadFile(filepath.Join(filepath.Dir(name), "truth", base+".json"))
+			b, err := os.ReadFile(capturetest.Truth(name))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"encoding/hex"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/tapweave/tapweave/proto/capturetest"
 	"github.com/tapweave/tapweave/proto/packet"
 )
 
@@ -74,15 +74,7 @@ func TestQuote(t *testing.T) {
 
 func FuzzQuote(f *testing.F) {
 	// Seeds are what looks like an IP header in the shared captures, which lie beside the repository.
-	names, _ := filepath.Glob("../../../shared/captures/*.*")
-	if len(names) == 0 {
-		const msg = "no captures in shared/captures beside the repository"
-		if os.Getenv("CI") == "true" {
-			f.Fatal(msg)
-		}
-		f.Skip(msg)
-	}
-	for _, name := range names {
+	for _, name := range capturetest.Files(f) {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			f.Fatal(err)

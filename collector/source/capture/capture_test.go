@@ -20,26 +20,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/tapweave/tapweave/collector/decode"
+	"github.com/tapweave/tapweave/proto/capturetest"
 )
-
-const shared = "../../../../shared/captures"
-
-// captures returns the shared captures, which lie beside the repository.
-func captures(tb testing.TB) []string {
-	tb.Helper()
-	truths, _ := filepath.Glob(filepath.Join(shared, "truth", "*.json"))
-	if len(truths) == 0 {
-		const msg = "no captures in shared/captures beside the repository"
-		if os.Getenv("CI") == "true" {
-			tb.Fatal(msg)
-		}
-		tb.Skip(msg)
-	}
-	for i, t := range truths {
-		truths[i] = filepath.Join(shared, strings.TrimSuffix(filepath.Base(t), ".json"))
-	}
-	return truths
-}
 
 // all reads a capture to its end. The error is nil if that is a clean one.
 func all(r *Reader) (list []Record, err error) {
@@ -68,13 +50,13 @@ func open(tb testing.TB, name string) *Reader {
 
 // TestShared reads every shared capture in full, and compares each record with what pcapgo reads.
 func TestShared(t *testing.T) {
-	for _, name := range captures(t) {
+	for _, name := range capturetest.Files(t) {
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			got, err := all(open(t, name))
 			if err != nil {
 				t.Fatal(err)
 			}
-			b, err := os.ReadFile(filepath.Join(shared, "truth", filepath.Base(name)+".json"))
+			b, err := os.ReadFile(capturetest.Truth(name))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -403,7 +385,7 @@ func TestStdin(t *testing.T) {
 }
 
 func FuzzCapture(f *testing.F) {
-	for _, name := range captures(f) {
+	for _, name := range capturetest.Files(f) {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			f.Fatal(err)
@@ -436,7 +418,7 @@ func FuzzCapture(f *testing.F) {
 }
 
 func BenchmarkRead(b *testing.B) {
-	name := filepath.Join(filepath.Dir(captures(b)[0]), "zeek__echo-connections.pcap")
+	name := filepath.Join(filepath.Dir(capturetest.Files(b)[0]), "zeek__echo-connections.pcap")
 	file, err := os.ReadFile(name)
 	if err != nil {
 		b.Fatal(err)

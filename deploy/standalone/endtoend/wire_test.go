@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"github.com/tapweave/tapweave/deploy/standalone/read"
 	"github.com/tapweave/tapweave/deploy/standalone/replay"
 	"github.com/tapweave/tapweave/enricher/fold"
+	"github.com/tapweave/tapweave/proto/capturetest"
 )
 
 // endless is for borders of sessions that depend on the pace of packets, which replay changes.
@@ -31,27 +31,6 @@ var notCompared = []string{
 	"src_out_of_order", "dst_out_of_order", "src_retransmits", "dst_retransmits",
 	"collectors", "tap_points", "outer_ports", "vnis", "duplicate_packets",
 	"input_partition", "log_epoch", "owner_epoch", "output_number", "created_time", // of ClickHouse alone
-}
-
-// captures are the shared ones.
-func captures(t *testing.T) (paths []string) {
-	t.Helper()
-	dir := os.Getenv("TAPWEAVE_CAPTURES")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "..", "..", "shared", "captures")
-	}
-	for _, pattern := range []string{"*.pcap", "*.pcapng", "*.dmp", "*.trace"} {
-		found, err := filepath.Glob(filepath.Join(dir, pattern))
-		if err != nil {
-			t.Fatal(err)
-		}
-		paths = append(paths, found...)
-	}
-	if len(paths) == 0 {
-		required(t, "captures in "+dir)
-	}
-	slices.Sort(paths)
-	return paths
 }
 
 // expected is what tapweave read makes of a capture, and how many packets it holds.
@@ -145,7 +124,7 @@ func total(rows []map[string]any) (n float64) {
 // TestWire sends every capture as VXLAN through two collectors, Kafka, the enricher and the sink: the rows in
 // ClickHouse are those that tapweave read prints, and traffic adds up to them.
 func TestWire(t *testing.T) {
-	paths := captures(t)
+	paths := capturetest.Files(t)
 	s := newStack(t)
 	for _, path := range paths {
 		t.Run(filepath.Base(path), func(t *testing.T) {
@@ -261,7 +240,7 @@ func (s *stack) checkTraffic() {
 // TestKill kills the sink in mid-insert and the enricher in mid-session, both more than once: after their restart
 // no session is missing.
 func TestKill(t *testing.T) {
-	paths := captures(t)
+	paths := capturetest.Files(t)
 	s := newStack(t)
 	i := slices.IndexFunc(paths, func(p string) bool { return strings.Contains(p, "CVE-2020-1472") })
 	want, packets := expected(t, paths[i])

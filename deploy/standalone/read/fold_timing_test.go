@@ -15,6 +15,7 @@ import (
 	"github.com/tapweave/tapweave/collector/decode"
 	"github.com/tapweave/tapweave/collector/source/capture"
 	"github.com/tapweave/tapweave/enricher/fold"
+	"github.com/tapweave/tapweave/proto/capturetest"
 	"github.com/tapweave/tapweave/proto/columns"
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/proto/pb"
@@ -30,7 +31,7 @@ var busy = []string{
 
 // mixed returns the frames of the busy captures, in the order of time since each began.
 func mixed(tb testing.TB) (frames []capture.Record) {
-	for _, path := range captures(tb) {
+	for _, path := range capturetest.Files(tb) {
 		if !slices.Contains(busy, filepath.Base(path)) {
 			continue
 		}

@@ -7,12 +7,13 @@ import (
 	"testing"
 
 	"github.com/tapweave/tapweave/enricher/fold"
+	"github.com/tapweave/tapweave/proto/capturetest"
 )
 
 // TestOnlyRecordsReachTheFold reads a capture, keeps copies of the records on the log, and folds these anew,
 // with nothing else to go by: what comes out must be the same.
 func TestOnlyRecordsReachTheFold(t *testing.T) {
-	for _, path := range captures(t) {
+	for _, path := range capturetest.Files(t) {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			t.Parallel()
 			spread := DefaultOptions()

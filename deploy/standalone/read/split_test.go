@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"testing"
 	"time"
+
+	"github.com/tapweave/tapweave/proto/capturetest"
 )
 
 // varying are the columns that say which way the packets came, and so may differ between splits.
@@ -22,7 +24,7 @@ func invariant(text []byte) []byte { return varying.ReplaceAll(text, nil) }
 // TestSplit takes every capture through 1, 2, 3 and 8 collectors, every split, with and without jitter, with
 // one end tapped and with both: always the same sessions, byte for byte and in the same order.
 func TestSplit(t *testing.T) {
-	for _, path := range captures(t) {
+	for _, path := range capturetest.Files(t) {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			t.Parallel()
 			plain, sessions := sessionsOf(t, DefaultOptions(), path)
@@ -135,7 +137,7 @@ func sameLines(t *testing.T, what string, want, got []byte) bool {
 // TestPace reads with other numbers of partitions, and with collectors that publish more and less often: what
 // is known of time in between must not matter.
 func TestPace(t *testing.T) {
-	for _, path := range captures(t) {
+	for _, path := range capturetest.Files(t) {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			t.Parallel()
 			want, _ := sessionsOf(t, DefaultOptions(), path)
@@ -186,7 +188,7 @@ var strayCarriers = regexp.MustCompile(`(?m)^.*"dst_ip":"10\.1\.1\.4","dst_port"
 // TestIndependentSplitter compares with captures that a splitter of other make has written: VXLAN, one file a
 // collector, both ends tapped.
 func TestIndependentSplitter(t *testing.T) {
-	paths := captures(t)
+	paths := capturetest.Files(t)
 	python, err := exec.LookPath("python3")
 	if err != nil {
 		t.Skip("no python3")

@@ -10,36 +10,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+
+	"github.com/tapweave/tapweave/proto/capturetest"
 )
-
-// captureSet is how many captures the public set has.
-const captureSet = 40
-
-// captures returns the paths of the public capture set, which lies beside the repository. Without it the test
-// is skipped, but where CI is set it fails.
-func captures(t testing.TB) []string {
-	t.Helper()
-	dir := filepath.Join("..", "..", "..", "..", "shared", "captures")
-	truth, _ := filepath.Glob(filepath.Join(dir, "truth", "*.json"))
-	if len(truth) != captureSet {
-		text := fmt.Sprintf("%s holds %d captures with truth, not %d", dir, len(truth), captureSet)
-		if os.Getenv("CI") == "true" {
-			t.Fatal(text)
-		}
-		t.Skip(text)
-	}
-	for i, path := range truth {
-		truth[i] = filepath.Join(dir, strings.TrimSuffix(filepath.Base(path), ".json"))
-	}
-	return truth
-}
 
 // The captures that the set's README calls not exact, figure by figure, with the reason. A figure is one of
 // packets, bytes, payload, sessions, others.
@@ -149,7 +128,7 @@ func (s *sums) add(swapped bool, packets, bytes, payload [2]uint64) {
 // truth reads what a capture's truth file says of each tuple.
 func truth(t *testing.T, path string) map[tuple]*sums {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(filepath.Dir(path), "truth", filepath.Base(path)+".json"))
+	text, err := os.ReadFile(capturetest.Truth(path))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +301,7 @@ func joined(sessions []sessionLine, syns []syn) int {
 
 // TestTruth compares every capture with what tshark says of it.
 func TestTruth(t *testing.T) {
-	for _, path := range captures(t) {
+	for _, path := range capturetest.Files(t) {
 		name := filepath.Base(path)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -409,7 +388,7 @@ func compareTruth(t *testing.T, name string, got, want map[tuple]*sums) {
 // TestOrder looks at the order of the lines: by the event time at which a session settled, where a line tells
 // it; from the first session that only the end of input closed, by start and session_id.
 func TestOrder(t *testing.T) {
-	for _, path := range captures(t) {
+	for _, path := range capturetest.Files(t) {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			t.Parallel()
 			_, lines := sessionsOf(t, DefaultOptions(), path)

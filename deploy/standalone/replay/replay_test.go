@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/tapweave/tapweave/collector/decode"
 	"github.com/tapweave/tapweave/collector/source/capture"
+	"github.com/tapweave/tapweave/proto/capturetest"
 	"github.com/tapweave/tapweave/proto/packet"
 )
 
@@ -314,17 +314,9 @@ func compare(t *testing.T, name string, rec *capture.Record, d *datagram) {
 // Every frame of the public captures arrives as what it is. The captures lie beside the repository; without them
 // the test is skipped, but where CI is set it fails.
 func TestCaptures(t *testing.T) {
-	files, _ := filepath.Glob("../../../../shared/captures/*.*p*")
-	if len(files) < 40 {
-		text := fmt.Sprintf("%d captures found", len(files))
-		if os.Getenv("CI") == "true" {
-			t.Fatal(text)
-		}
-		t.Skip(text)
-	}
 	f := newFramer()
 	d := &datagram{buffer: gopacket.NewSerializeBuffer()}
-	for _, path := range files {
+	for _, path := range capturetest.Files(t) {
 		r, err := capture.Open(path)
 		if errors.Is(err, capture.ErrNotCapture) {
 			continue

@@ -1,0 +1,75 @@
+// Package capturetest finds the public captures that tests read, with what is known to be in them. They are
+// other people's data and no part of the project: they lie in shared/captures beside the repository, or where
+// the environment variable TAPWEAVE_CAPTURES says.
+package capturetest
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Files returns the paths of all captures. Where there are none the test is left out, but where CI is set it
+// fails.
+func Files(tb testing.TB) []string {
+	tb.Helper()
+	dir := folder(tb)
+	truths, err := filepath.Glob(filepath.Join(dir, "truth", "*.json"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if len(truths) == 0 {
+		missing(tb, dir)
+	}
+	for i, t := range truths {
+		truths[i] = filepath.Join(dir, strings.TrimSuffix(filepath.Base(t), ".json"))
+	}
+	return truths
+}
+
+// File returns the path of one capture, on the terms of Files.
+func File(tb testing.TB, name string) string {
+	tb.Helper()
+	path := filepath.Join(folder(tb), name)
+	if _, err := os.Stat(path); err != nil {
+		missing(tb, path)
+	}
+	return path
+}
+
+// Truth returns the path of what is known to be in a capture, in JSON.
+func Truth(capture string) string {
+	return filepath.Join(filepath.Dir(capture), "truth", filepath.Base(capture)+".json")
+}
+
+func missing(tb testing.TB, what string) {
+	tb.Helper()
+	if os.Getenv("CI") == "true" {
+		tb.Fatalf("no captures: %s (TAPWEAVE_CAPTURES)", what)
+	}
+	tb.Skipf("left out for want of captures: %s (TAPWEAVE_CAPTURES)", what)
+}
+
+// folder is the captures' folder. It is found from the test's folder upwards, by the file that is at the root of
+// the repository.
+func folder(tb testing.TB) string {
+	tb.Helper()
+	if dir := os.Getenv("TAPWEAVE_CAPTURES"); dir != "" {
+		return dir
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.work")); err == nil {
+			return filepath.Join(dir, "..", "shared", "captures")
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			tb.Fatal("the root of the repository was not found: there is no go.work above the test")
+		}
+		dir = up
+	}
+}
