@@ -1,0 +1,188 @@
+package clickhouse
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/apache/arrow/go/v17/arrow/ipc"
+
+	"github.com/tapweave/tapweave/proto/columns"
+	"github.com/tapweave/tapweave/proto/pb"
+	"github.com/tapweave/tapweave/service/kafka"
+)
+
+func anySession(r *rand.Rand) *columns.Session {
+	s := columns.NewSession()
+	word := func() string { return string(make([]byte, r.IntN(20))) + "é" }
+	binary.BigEndian.PutUint64(s.ID[:], r.Uint64())
+	s.Tenant, s.App, s.TLSSNI = word(), word(), word()
+	s.Start, s.End, s.Created = r.Int64(), r.Int64(), r.Int64()
+	s.IsFinal = r.IntN(2) == 0
+	if r.IntN(2) == 0 {
+		s.SrcRTT = r.Float64()
+	}
+	if r.IntN(3) == 0 {
+		s.DstRTT = math.Inf(1) // unknown too
+	}
+	for range r.IntN(3) {
+		s.DNSAnswers, s.VNIs, s.VLANs = append(s.DNSAnswers, word()), append(s.VNIs, r.Uint32()), append(s.VLANs, uint16(r.Uint32()))
+	}
+	s.SrcPayload = make([]byte, r.IntN(5))
+	return s
+}
+
+// What was put together from many batches reads as each of them, whole and in pieces.
+func TestRows(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	together := newRows(pb.Rows_SESSIONS)
+	for round := range 3 { // the memory is used again
+		together.reset()
+		var want []string
+		for range 40 {
+			b := columns.NewBuilder(columns.Sessions)
+			for range rng.IntN(20) {
+				s := anySession(rng)
+				want = append(want, string(columns.Sessions.AppendJSON(nil, s)))
+				b.Append(s)
+			}
+			rec := b.Record()
+			if n := rec.NumRows(); n > 3 && rng.IntN(2) == 0 { // a slice, which begins within its buffers
+				together.append(rec.NewSlice(0, 3))
+				rec = rec.NewSlice(3, n)
+			}
+			together.append(rec)
+		}
+		all := together.record()
+		for _, part := range [][2]int{{0, len(want)}, {0, 1}, {7, 8}, {len(want) / 2, len(want)}, {len(want) - 1, len(want)}} {
+			var b bytes.Buffer
+			if err := streamTo(&b, all.NewSlice(int64(part[0]), int64(part[1]))); err != nil {
+				t.Fatal(err)
+			}
+			got := read(t, b.Bytes())
+			if !slices.Equal(got, want[part[0]:part[1]]) {
+				t.Fatalf("round %d, rows %v:\n%s\nwant\n%s", round, part, got, want[part[0]:part[1]])
+			}
+		}
+	}
+}
+
+func read(t *testing.T, stream []byte) (lines []string) {
+	r, err := ipc.NewReader(bytes.NewReader(stream))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Release()
+	if !r.Schema().Equal(columns.Sessions.Schema()) {
+		t.Fatalf("schema %s", r.Schema())
+	}
+	for r.Next() {
+		if err := columns.Sessions.Load(r.Record(), func(s *columns.Session) error {
+			lines = append(lines, string(columns.Sessions.AppendJSON(nil, s)))
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.Err() != nil {
+		t.Fatal(r.Err())
+	}
+	return lines
+}
+
+func TestBlock(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	c := DefaultConfig()
+	c.BlockRows = 20
+	b, rows, parse := newBlock(100), newTables(), newParser(false)
+	var want []string
+	full := false
+	for i := range 30 {
+		sb, kb := columns.NewBuilder(columns.Sessions), columns.NewBuilder(columns.Packets)
+		n := rng.IntN(4)
+		for range n {
+			s := anySession(rng)
+			want = append(want, fmt.Sprint(100+i, s.ID))
+			sb.Append(s)
+		}
+		kb.Append(&columns.Packet{Side: columns.SideSrc})
+		var list []*pb.Rows
+		for _, f := range []func() (*pb.Rows, error){sb.Rows, kb.Rows} {
+			r, err := f()
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, r)
+		}
+		full = !b.add(kafka.Record{Offset: int64(100 + i), Value: []byte{byte(i)}}, list, &c)
+		if full {
+			if len(want) <= 20 && i < 20 {
+				t.Errorf("full with %d rows", len(want)-n)
+			}
+			want = want[:len(want)-n]
+			break
+		}
+		batches, err := parse.open(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows.add(int64(100+i), batches)
+		release(batches)
+	}
+	if !full || b.counts[pb.Rows_SESSIONS] > 20 || b.counts[pb.Rows_SESSIONS] != rows.rows[pb.Rows_SESSIONS].n {
+		t.Errorf("full %v with %d rows of %d", full, b.counts[pb.Rows_SESSIONS], rows.rows[pb.Rows_SESSIONS].n)
+	}
+	if n := rows.rows[pb.Rows_PACKETS].n; n != 0 {
+		t.Errorf("%d packets without packets", n)
+	}
+	for i, w := range want {
+		row, err := rows.letter(pb.Rows_SESSIONS, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := columns.Sessions.Read(row, func(s *columns.Session) error {
+			if got := fmt.Sprint(rows.offset(pb.Rows_SESSIONS, i), s.ID); got != w {
+				t.Errorf("row %d: %s, want %s", i, got, w)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, other := b.token("t", "x", 1, 0, 9), newBlock(100)
+	other.next = b.next
+	other.digest.Write([]byte("other"))
+	if a == other.token("t", "x", 1, 0, 9) || a == b.token("t", "x", 1, 0, 8) || a != b.token("t", "x", 1, 0, 9) {
+		t.Error("tokens do not tell rows apart")
+	}
+	// A record alone is never too large.
+	if c.BlockRows = 1; !newBlock(0).add(kafka.Record{}, []*pb.Rows{{Count: 7, RawSize: 1 << 40}}, &c) {
+		t.Error("a record does not fit into an empty block")
+	}
+}
+
+func BenchmarkAppend(b *testing.B) {
+	for _, n := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			rng := rand.New(rand.NewPCG(1, 2))
+			builder := columns.NewBuilder(columns.Sessions)
+			for range n {
+				builder.Append(anySession(rng))
+			}
+			rec := builder.Record()
+			r := newRows(pb.Rows_SESSIONS)
+			b.ReportAllocs()
+			for range b.N {
+				r.append(rec)
+				if r.n >= 100_000 {
+					r.reset()
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/row")
+		})
+	}
+}
