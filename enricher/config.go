@@ -61,6 +61,7 @@ type FoldConfig struct {
 	FragmentTimeout time.Duration `yaml:"fragment_timeout" doc:"How far apart the fragments of a datagram may be."`
 	MaxDatagrams    int           `yaml:"max_datagrams" doc:"Datagrams that may wait for fragments, a partition. Beyond it the oldest is given up."`
 	MaxSessions     int           `yaml:"max_sessions" doc:"Sessions in memory, a partition, of some 500 bytes each. Beyond it half-open ones are closed first, then the oldest."`
+	MaxWaiting      int           `yaml:"max_waiting_bytes" doc:"Batches that may wait for slower collectors, a partition. Beyond it their packets are late."`
 	PayloadLog      int           `yaml:"payload_log_bytes" doc:"Sampled payload that is kept, a partition, to compare what is sent again with."`
 	Packets         bool          `yaml:"packets" doc:"Whether a row is written for each packet."`
 }
@@ -71,7 +72,7 @@ func foldConfig(s fold.Settings) FoldConfig {
 		TCPIdle: s.TCPIdle, TCPHalfOpenIdle: s.TCPHalfOpenIdle, UDPIdle: s.UDPIdle, ICMPIdle: s.ICMPIdle, OtherIdle: s.OtherIdle,
 		FinalAfter: s.FinalAfter, Linger: s.Linger, Rollover: s.Rollover,
 		FirstVersion: s.FirstVersion, VersionEvery: s.VersionEvery, Freeze: s.Freeze,
-		FragmentTimeout: s.FragmentTimeout, MaxDatagrams: s.MaxDatagrams, MaxSessions: s.MaxSessions, PayloadLog: s.PayloadLog, Packets: s.Packets,
+		FragmentTimeout: s.FragmentTimeout, MaxDatagrams: s.MaxDatagrams, MaxSessions: s.MaxSessions, MaxWaiting: s.MaxWaiting, PayloadLog: s.PayloadLog, Packets: s.Packets,
 	}
 }
 
@@ -82,7 +83,7 @@ func (c FoldConfig) settings(partitions int) fold.Settings {
 		TCPIdle: c.TCPIdle, TCPHalfOpenIdle: c.TCPHalfOpenIdle, UDPIdle: c.UDPIdle, ICMPIdle: c.ICMPIdle, OtherIdle: c.OtherIdle,
 		FinalAfter: c.FinalAfter, Linger: c.Linger, Rollover: c.Rollover,
 		FirstVersion: c.FirstVersion, VersionEvery: c.VersionEvery, Freeze: c.Freeze,
-		FragmentTimeout: c.FragmentTimeout, MaxDatagrams: c.MaxDatagrams, MaxSessions: c.MaxSessions, PayloadLog: c.PayloadLog, Packets: c.Packets,
+		FragmentTimeout: c.FragmentTimeout, MaxDatagrams: c.MaxDatagrams, MaxSessions: c.MaxSessions, MaxWaiting: c.MaxWaiting, PayloadLog: c.PayloadLog, Packets: c.Packets,
 	}
 }
 
@@ -111,6 +112,8 @@ func (c FoldConfig) Validate() error {
 		return fmt.Errorf("max_datagrams %d is less than 1", c.MaxDatagrams)
 	case c.MaxSessions < 1:
 		return fmt.Errorf("max_sessions %d is less than 1", c.MaxSessions)
+	case c.MaxWaiting < 1<<20:
+		return fmt.Errorf("max_waiting_bytes %d is less than 1 MiB", c.MaxWaiting)
 	case c.PayloadLog < 0:
 		return fmt.Errorf("payload_log_bytes %d is less than 0", c.PayloadLog)
 	}

@@ -60,6 +60,7 @@ const (
 	Packets                        // packets folded, second copies not counted
 	SessionsBegun                  // sessions created
 	QuotesUnmatched                // ICMP errors about a session that is not known
+	WatermarkForced                // times the watermark went on because too much waited
 	numReasons
 )
 
@@ -67,6 +68,7 @@ var reasonNames = [numReasons]string{
 	"undecodable_records", "batches_for_other_partitions", "repeated_batches", "packets_too_late", "packets_late",
 	"producers_retired", "stale_control_records", "second_copies", "fragments_without_first", "datagrams_evicted",
 	"datagrams_malformed", "sessions_evicted", "packets_folded", "sessions_begun", "icmp_quotes_unmatched",
+	"watermark_forced",
 }
 
 // String is the reason as it stands in metrics and in pipeline_stats.
@@ -273,6 +275,13 @@ func (f *Fold) batch(b *pb.PacketBatch) error {
 		f.merge.add(f, b, p.name)
 	}
 	f.advance()
+	if f.merge.waiting > f.set.MaxWaiting {
+		const step = int64(10e6)
+		f.counts[WatermarkForced]++
+		for f.merge.waiting > f.set.MaxWaiting {
+			f.advanceTo(f.merge.heap[0].time + step)
+		}
+	}
 	return f.broken()
 }
 

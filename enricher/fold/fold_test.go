@@ -3,6 +3,7 @@ package fold
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -734,6 +735,33 @@ func TestEviction(t *testing.T) {
 	b.check()
 	if !slices.ContainsFunc(b.settled, func(r columns.Session) bool { return r.ConnState == "S1" && r.CloseReason == "end" }) {
 		t.Error("the established session is gone")
+	}
+}
+
+// A collector that holds the watermark for too long is left behind, not waited for without end.
+func TestWaiting(t *testing.T) {
+	b := newBench(t, func(set *Settings) { set.MaxWaiting = 20_000 })
+	noise := rand.New(rand.NewPCG(1, 1))
+	b.send("slow", 0)
+	for i := range 200 {
+		at := time.Duration(i) * 100 * ms
+		b.send("fast", at, pk{at: at, from: "a", n: 500, mod: func(_ *packet.Flow, p *packet.Packet) {
+			for range 500 {
+				p.Data = append(p.Data, byte(noise.Uint32()))
+			}
+		}})
+		if n := b.f.Buffered(); n > 20_000 {
+			t.Fatalf("%d bytes wait", n)
+		}
+	}
+	if b.f.counts[WatermarkForced] == 0 {
+		t.Fatal("nothing was forced")
+	}
+	b.send("slow", 20*s, pk{at: s, from: "a", flags: "S", seq: 1})
+	b.end()
+	b.check()
+	if b.f.counts[Late] != 1 || len(b.settled) != 2 {
+		t.Errorf("%d late: %s", b.f.counts[Late], b.sketch())
 	}
 }
 

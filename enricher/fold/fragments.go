@@ -3,6 +3,7 @@ package fold
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/tapweave/tapweave/proto/packet"
 )
@@ -40,8 +41,8 @@ type datagram struct {
 	next, prev  *datagram
 }
 
-// maxFragments is how many pieces of a datagram are told apart: 64 KiB in pieces of 8 bytes.
-const maxFragments = 8192
+// maxPieces is how many pieces of a datagram, with gaps between them, are told apart. One in more is never whole.
+const maxPieces = 512
 
 func (g *fragments) init() {
 	g.open = map[datagramKey]*datagram{}
@@ -128,10 +129,10 @@ func (d *datagram) cover(from, to int64) {
 		from, to = min(from, d.have[j].from), max(to, d.have[j].to)
 		j++
 	}
-	if i == j && len(d.have) == maxFragments {
+	if i == j && len(d.have) == maxPieces {
 		return
 	}
-	d.have = append(d.have[:i], append([]hole{{from, to}}, d.have[j:]...)...)
+	d.have = slices.Replace(d.have, i, j, hole{from, to})
 }
 
 // leading returns the transport header's bytes as far as they are known without a gap.

@@ -37,6 +37,10 @@ type Settings struct {
 	// MaxSessions is how many sessions are kept; beyond it half-open ones go first, then the oldest.
 	MaxSessions int
 
+	// MaxWaiting is how many bytes of batches may wait for the watermark. Beyond it the watermark goes on without
+	// the collectors that hold it; what they send then is late.
+	MaxWaiting int
+
 	// PayloadLog is how many bytes of sampled payload are kept to be compared with what is sent again.
 	PayloadLog int
 
@@ -67,7 +71,8 @@ func DefaultSettings() Settings {
 		Freeze:          10 * time.Minute,
 		FragmentTimeout: 30 * time.Second,
 		MaxDatagrams:    4096,
-		MaxSessions:     1 << 20,
+		MaxSessions:     1 << 17,
+		MaxWaiting:      64 << 20,
 		PayloadLog:      4 << 20,
 	}
 }

@@ -43,6 +43,7 @@ type Options struct {
 func DefaultOptions() Options {
 	o := Options{Format: "json", Collectors: 1, Fold: fold.DefaultSettings()}
 	o.Fold.LateLimit = 0
+	o.Fold.MaxWaiting = math.MaxInt // it is bounded by the jitter
 	return o
 }
 
