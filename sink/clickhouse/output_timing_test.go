@@ -75,7 +75,6 @@ func BenchmarkSink(b *testing.B) {
 	b.ReportMetric(own.Seconds()/sink.Seconds(), "vs_insert_select")
 	b.ReportMetric(rows/cpu.Seconds(), "rows/cpu-s")
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(float64(rss())/(1<<20), "rss-MiB")
 }
 
 // processCPU is the time that this process has computed.
@@ -112,11 +111,4 @@ func BenchmarkBatches(b *testing.B) {
 			b.ReportMetric(float64(b.N*total)/b.Elapsed().Seconds(), "rows/s")
 		})
 	}
-}
-
-// rss is the most memory that this process had.
-func rss() int64 {
-	var u syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return u.Maxrss << 10
 }
