@@ -25,6 +25,7 @@ import (
 	"github.com/segmentio/kafka-go/sasl/scram"
 
 	"github.com/tapweave/tapweave/service/config"
+	"github.com/tapweave/tapweave/service/tlsclient"
 )
 
 // Config of the connection.
@@ -32,18 +33,9 @@ type Config struct {
 	Brokers  []string `yaml:"brokers" doc:"Addresses to begin with, HOST:PORT; the cluster tells the others."`
 	ClientID string   `yaml:"client_id" doc:"Name of this client in the brokers' logs and quotas. Empty: the service's name."`
 	// TopicPrefix is put before the names of topics and groups in every call; callers never see it.
-	TopicPrefix string     `yaml:"topic_prefix" doc:"Put before the names of all topics and groups, where several installations share a cluster."`
-	TLS         TLSConfig  `yaml:"tls" doc:"Encryption, and the client's certificate where the brokers want one."`
-	SASL        SASLConfig `yaml:"sasl" doc:"Authentication."`
-}
-
-// TLSConfig of the connection.
-type TLSConfig struct {
-	Enabled    bool   `yaml:"enabled" doc:"Whether connections are encrypted."`
-	CAFile     string `yaml:"ca_file" doc:"PEM file of the authorities that sign the brokers' certificates. Empty: the system's."`
-	CertFile   string `yaml:"cert_file" doc:"PEM file of the client's certificate, for mutual TLS."`
-	KeyFile    string `yaml:"key_file" doc:"PEM file of the client certificate's key."`
-	ServerName string `yaml:"server_name" doc:"Name that the brokers' certificates must bear. Empty: the host that is dialled."`
+	TopicPrefix string           `yaml:"topic_prefix" doc:"Put before the names of all topics and groups, where several installations share a cluster."`
+	TLS         tlsclient.Config `yaml:"tls" doc:"Encryption, and the client's certificate where the brokers want one."`
+	SASL        SASLConfig       `yaml:"sasl" doc:"Authentication."`
 }
 
 // SASLConfig of the connection.
@@ -66,11 +58,6 @@ func (c Config) Validate() error {
 		if _, _, err := net.SplitHostPort(b); err != nil {
 			return fmt.Errorf("brokers: %q is not HOST:PORT", b)
 		}
-	}
-	if t := c.TLS; !t.Enabled && (t.CAFile != "" || t.CertFile != "" || t.KeyFile != "") {
-		return errors.New("tls: files are given, but enabled is false")
-	} else if (t.CertFile == "") != (t.KeyFile == "") {
-		return errors.New("tls: cert_file and key_file go together")
 	}
 	switch s := c.SASL; s.Mechanism {
 	case "":
@@ -107,7 +94,7 @@ func New(c Config) (*Client, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}
-	t, err := tlsConfig(c.TLS)
+	t, err := c.TLS.TLS()
 	if err != nil {
 		return nil, fmt.Errorf("kafka.tls: %w", err)
 	}
@@ -126,31 +113,6 @@ func New(c Config) (*Client, error) {
 	}
 	k.client = &kafka.Client{Addr: kafka.TCP(c.Brokers...), Timeout: callTimeout, Transport: k.transport}
 	return k, nil
-}
-
-func tlsConfig(c TLSConfig) (*tls.Config, error) {
-	if !c.Enabled {
-		return nil, nil
-	}
-	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
-	if c.CAFile != "" {
-		b, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("ca_file: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(b) {
-			return nil, fmt.Errorf("ca_file: %s holds no PEM certificate", c.CAFile)
-		}
-	}
-	if c.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("cert_file, key_file: %w", err)
-		}
-		t.Certificates = []tls.Certificate{pair}
-	}
-	return t, nil
 }
 
 func mechanism(c SASLConfig) (sasl.Mechanism, error) {

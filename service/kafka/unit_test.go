@@ -12,6 +12,8 @@ import (
 	"time"
 
 	kafka "github.com/segmentio/kafka-go"
+
+	"github.com/tapweave/tapweave/service/tlsclient"
 )
 
 func TestRetry(t *testing.T) {
@@ -85,8 +87,6 @@ func TestValidate(t *testing.T) {
 	for want, c := range map[string]Config{
 		"none is given":              {},
 		`"here" is not HOST:PORT`:    {Brokers: []string{"here"}},
-		"enabled is false":           {Brokers: []string{"a:1"}, TLS: TLSConfig{CAFile: "x"}},
-		"go together":                {Brokers: []string{"a:1"}, TLS: TLSConfig{Enabled: true, CertFile: "x"}},
 		"but no mechanism":           {Brokers: []string{"a:1"}, SASL: SASLConfig{Username: "u"}},
 		"needs username and":         {Brokers: []string{"a:1"}, SASL: SASLConfig{Mechanism: "plain", Username: "u"}},
 		`mechanism "gssapi" is none`: {Brokers: []string{"a:1"}, SASL: SASLConfig{Mechanism: "gssapi"}},
@@ -152,7 +152,7 @@ func serve(t *testing.T, answer string) string {
 }
 
 func TestWrongPort(t *testing.T) {
-	if s := ping(t, Config{Brokers: []string{serve(t, "HTTP/1.1 400 Bad Request\r\n\r\n")}, TLS: TLSConfig{Enabled: true}}); !strings.Contains(s, "does not speak TLS on that port; check kafka.tls.enabled") {
+	if s := ping(t, Config{Brokers: []string{serve(t, "HTTP/1.1 400 Bad Request\r\n\r\n")}, TLS: tlsclient.Config{Enabled: true}}); !strings.Contains(s, "does not speak TLS on that port; check kafka.tls.enabled") {
 		t.Error(s)
 	}
 	if s := ping(t, Config{Brokers: []string{serve(t, "")}}); !strings.Contains(s, "closed the connection: ") || !strings.Contains(s, "kafka.tls or kafka.sasl do not fit") {

@@ -18,24 +18,6 @@ import (
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 )
 
-// TLS of the connection.
-type TLS struct {
-	Enabled    bool   `yaml:"enabled" doc:"Whether connections are encrypted."`
-	CAFile     string `yaml:"ca_file" doc:"PEM file of the authorities that sign the server's certificate. Empty: the system's."`
-	CertFile   string `yaml:"cert_file" doc:"PEM file of the client's certificate, for mutual TLS."`
-	KeyFile    string `yaml:"key_file" doc:"PEM file of the client certificate's key."`
-	ServerName string `yaml:"server_name" doc:"Name that the server's certificate must bear. Empty: the host that is dialled."`
-}
-
-func (t TLS) validate() error {
-	if !t.Enabled && (t.CAFile != "" || t.CertFile != "" || t.KeyFile != "") {
-		return errors.New("tls: files are given, but enabled is false")
-	} else if (t.CertFile == "") != (t.KeyFile == "") {
-		return errors.New("tls: cert_file and key_file go together")
-	}
-	return nil
-}
-
 const (
 	dialTimeout = 5 * time.Second
 	// answerTimeout is how long an insert may take. One that is tried again is the same block with the same token,
@@ -54,7 +36,7 @@ type Server struct {
 
 // Open reads the files that the configuration names. It does not connect.
 func (c Config) Open() (*Server, error) {
-	t, err := c.TLS.config()
+	t, err := c.TLS.TLS()
 	if err != nil {
 		return nil, fmt.Errorf("clickhouse.tls: %w", err)
 	}
@@ -86,31 +68,6 @@ func (c Config) Open() (*Server, error) {
 		return nil, fmt.Errorf("clickhouse: %w", err)
 	}
 	return &Server{Conn: conn, where: strings.Join(c.Addresses, ","), user: c.Username, database: c.Database}, nil
-}
-
-func (t TLS) config() (*tls.Config, error) {
-	if !t.Enabled {
-		return nil, nil
-	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
-	if t.CAFile != "" {
-		b, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("ca_file: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(b) {
-			return nil, fmt.Errorf("ca_file: %s holds no PEM certificate", t.CAFile)
-		}
-	}
-	if t.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("cert_file, key_file: %w", err)
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, nil
 }
 
 // Addresses is where the server is, for messages.

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tapweave/tapweave/service/tlsclient"
 	"github.com/tapweave/tapweave/sink/clickhouse"
 	"github.com/tapweave/tapweave/sink/clickhouse/clickhousetest"
 )
@@ -69,7 +70,7 @@ func TestTLS(t *testing.T) {
 	r := newRig(t, 1)
 	address, ca := terminator(t, r.config.Addresses[0])
 	r.config.Addresses = []string{address}
-	r.config.TLS = clickhouse.TLS{Enabled: true, CAFile: ca, ServerName: "clickhouse.test"}
+	r.config.TLS = tlsclient.Config{Enabled: true, CAFile: ca, ServerName: "clickhouse.test"}
 	r.start()
 	r.produce(0, 1, sessions(t, 0, 10, nil))
 	r.wait("SELECT count() FROM %[1]s.sessions", 10)

@@ -27,6 +27,7 @@ import (
 	"github.com/tapweave/tapweave/service/kafka"
 	"github.com/tapweave/tapweave/service/logging"
 	"github.com/tapweave/tapweave/service/stats"
+	"github.com/tapweave/tapweave/service/tlsclient"
 	"github.com/tapweave/tapweave/sink/deadletter"
 	"github.com/tapweave/tapweave/sink/intake"
 	"github.com/tapweave/tapweave/sink/migrate"
@@ -37,13 +38,13 @@ const Group = "tapweave-sink-clickhouse"
 
 // Config of the output.
 type Config struct {
-	Enabled      bool          `yaml:"enabled" doc:"Whether sessions, traffic, packets, alerts and counts go to ClickHouse."`
-	Addresses    []string      `yaml:"addresses" doc:"HTTP interfaces, HOST:PORT; the first that answers is used."`
-	Database     string        `yaml:"database" doc:"Database of all tables; made if it is missing and the user may."`
-	Username     string        `yaml:"username" doc:"User that may select and insert, and make tables unless migrate is false."`
-	Password     config.Secret `yaml:"password" doc:"Better by TAPWEAVE_CLICKHOUSE_PASSWORD or password_file."`
-	PasswordFile string        `yaml:"password_file" doc:"File whose content is the password."`
-	TLS          TLS           `yaml:"tls" doc:"Encryption (HTTPS)."`
+	Enabled      bool             `yaml:"enabled" doc:"Whether sessions, traffic, packets, alerts and counts go to ClickHouse."`
+	Addresses    []string         `yaml:"addresses" doc:"HTTP interfaces, HOST:PORT; the first that answers is used."`
+	Database     string           `yaml:"database" doc:"Database of all tables; made if it is missing and the user may."`
+	Username     string           `yaml:"username" doc:"User that may select and insert, and make tables unless migrate is false."`
+	Password     config.Secret    `yaml:"password" doc:"Better by TAPWEAVE_CLICKHOUSE_PASSWORD or password_file."`
+	PasswordFile string           `yaml:"password_file" doc:"File whose content is the password."`
+	TLS          tlsclient.Config `yaml:"tls" doc:"Encryption (HTTPS)."`
 
 	Migrate   bool              `yaml:"migrate" doc:"Whether the sink makes and changes the tables when it starts. Otherwise they have to be up to date: sink -migrate-only."`
 	Retention migrate.Retention `yaml:"retention" doc:"How long rows are kept, counted from the times that are in them: captures of years ago need 0."`
@@ -94,7 +95,7 @@ func (c Config) Validate() error {
 	case c.FetchBytes < 1<<10 || c.FetchBytes > 64<<20:
 		return fmt.Errorf("fetch_bytes: %d is not between 1 KiB and 64 MiB", c.FetchBytes)
 	}
-	return c.TLS.validate()
+	return nil
 }
 
 // Output writes to one database.
