@@ -15,6 +15,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
 FUZZTIME  ?= 10s
+KILLS     ?= 3
 TESTFLAGS ?=
 
 export GOWORK := off
@@ -144,9 +145,15 @@ lint-vulnerabilities:
 		fi; \
 	done
 
-.PHONY: e2e chaos
-e2e chaos:
-	@echo "make $@: not there yet" >&2; exit 1
+.PHONY: e2e
+e2e: ## every capture through the services as programs: VXLAN in, rows in ClickHouse out, on a real Kafka
+	@$(call go,e2e)
+	cd deploy/standalone && go test -count=1 -timeout 20m -v -run TestWire ./endtoend
+
+.PHONY: chaos
+chaos: ## kill enricher and sink in mid-work, again and again, and count what is there at the end (KILLS=3)
+	@$(call go,chaos)
+	cd deploy/standalone && KILLS=$(KILLS) go test -count=1 -timeout 60m -v -run TestKill ./endtoend
 
 .PHONY: clean
 clean: ## remove what was built; fetched servers stay in ~/.cache/tapweave

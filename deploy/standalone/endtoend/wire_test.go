@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -237,8 +239,8 @@ func (s *stack) checkTraffic() {
 	}
 }
 
-// TestKill kills the sink in mid-insert and the enricher in mid-session, both more than once: after their restart
-// no session is missing.
+// TestKill kills the sink in mid-insert and the enricher in mid-session, both as often as the environment variable
+// KILLS says (3): after their restart no session is missing.
 func TestKill(t *testing.T) {
 	paths := capturetest.Files(t)
 	s := newStack(t)
@@ -250,8 +252,12 @@ func TestKill(t *testing.T) {
 		defer close(done)
 		s.play(paths[i], packets)
 	}()
-	for round := range 3 {
-		time.Sleep(time.Duration(300+200*round) * time.Millisecond)
+	kills := 3
+	if n, err := strconv.Atoi(os.Getenv("KILLS")); err == nil {
+		kills = n
+	}
+	for round := range kills {
+		time.Sleep(time.Duration(300+200*(round%5)) * time.Millisecond)
 		s.services["sink-1"].kill()
 		s.services["enricher-1"].kill()
 		s.start("sink-1", "sink")
