@@ -22,7 +22,7 @@ type Config struct {
 	Listen       string             `yaml:"listen" doc:"UDP address of the mirrored packets, HOST:PORT. Without a host: IPv4 and IPv6."`
 	Workers      int                `yaml:"workers" doc:"Receiving workers, each with a socket of its own. 0: one a core."`
 	ReceiveBytes int                `yaml:"receive_buffer_bytes" doc:"Buffer of each socket in the kernel. It bridges pauses of the process."`
-	Partitions   int                `yaml:"partitions" doc:"P, the partitions of tapweave.packets. The same in every service; to change it, see the operator's page."`
+	Partitions   int                `yaml:"partitions" doc:"P, the partitions of tapweave.packets. The same in every service. Sessions that are open when it changes are cut."`
 	Linger       time.Duration      `yaml:"linger" doc:"How long packets wait for others before they are published."`
 	MemoryBytes  int64              `yaml:"memory_bytes" doc:"What may wait for Kafka. At 70 % payload is no longer taken, at 100 % packets are lost; both are counted."`
 	BatchBytes   int                `yaml:"batch_bytes" doc:"Size of a batch before compression at which it is published."`

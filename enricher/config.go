@@ -18,7 +18,7 @@ import (
 // Config of the service.
 type Config struct {
 	Name             string             `yaml:"name" doc:"Name of this enricher in pipeline_stats, another for each."`
-	Partitions       int                `yaml:"partitions" doc:"P, the partitions of tapweave.packets. The same in every service; to change it, see the operator's page."`
+	Partitions       int                `yaml:"partitions" doc:"P, the partitions of tapweave.packets. The same in every service. Sessions that are open when it changes are cut."`
 	OutputPartitions int                `yaml:"output_partitions" doc:"S, the partitions of tapweave.sessions. The same in every service; partition p of tapweave.packets is written to partition p mod S."`
 	Fold             FoldConfig         `yaml:"fold" doc:"How packets become sessions. The same in every enricher."`
 	Output           OutputConfig       `yaml:"output" doc:"How sessions are written."`

@@ -125,7 +125,7 @@ type start struct {
 
 func (d *Decoder) decode(s start, frame []byte, original int) Reason {
 	r := d.unwrap(&s, frame, original, packet.MaxCarriers+1)
-	if n := int(d.Flow.NCarriers); r != OK && n > s.carriers && r != ARP && r != NotIP && r != TunnelTooDeep {
+	if n := int(d.Flow.NCarriers); r != OK && n > s.carriers && r != ARP && r != NotIP && r != TunnelTooDeep && r != FragmentedCarrier {
 		// The innermost carrier was none.
 		r = d.unwrap(&s, frame, original, n-1)
 	}
@@ -258,6 +258,9 @@ func (d *Decoder) unwrap(s *start, b []byte, original, stop int) Reason {
 		*p = packet.Packet{Time: s.time, Length: uint32(total), ID: id, WindowScale: packet.NoWindowScale}
 		f.SrcPort, f.DstPort, f.ICMPID = 0, 0, 0
 		if fragment != 0 {
+			if offset == 0 && n < stop && f.Protocol == packet.ProtoUDP && d.isCarrier(body) && carries(body[udpHeader+vxlanHeader:]) {
+				return FragmentedCarrier
+			}
 			p.Fragment, p.FragmentOffset, p.Payload = fragment, offset, uint32(length)
 			p.Checksum = digest(body)
 			if offset < packet.HeadBytes {
@@ -298,7 +301,7 @@ func (d *Decoder) unwrap(s *start, b []byte, original, stop int) Reason {
 			f.SrcPort, f.DstPort = binary.BigEndian.Uint16(body), binary.BigEndian.Uint16(body[2:])
 			p.Payload = uint32(length - header)
 			if f.Protocol == packet.ProtoUDP {
-				if d.isVXLAN(f.DstPort) && n < stop && len(body) >= udpHeader+vxlanHeader+ethernetHeader && body[udpHeader]&0x08 != 0 {
+				if n < stop && d.isCarrier(body) {
 					inner := body[udpHeader+vxlanHeader:]
 					if n == s.limit {
 						if carries(inner) {
@@ -379,6 +382,11 @@ func (d *Decoder) done(carriers int) {
 	for ; int(d.carriers) > carriers; d.carriers-- {
 		d.Flow.Carriers[d.carriers-1] = packet.Carrier{}
 	}
+}
+
+// isCarrier says whether a UDP datagram goes to a VXLAN port and has the header's I flag set, and room for a frame.
+func (d *Decoder) isCarrier(udp []byte) bool {
+	return len(udp) >= udpHeader+vxlanHeader+ethernetHeader && d.isVXLAN(binary.BigEndian.Uint16(udp[2:])) && udp[udpHeader]&0x08 != 0
 }
 
 func (d *Decoder) isVXLAN(port uint16) bool {

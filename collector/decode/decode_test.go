@@ -326,6 +326,7 @@ func TestReasons(t *testing.T) {
 		{"ARP", 1, eth(0x0806, make([]byte, 28)), decode.ARP},
 		{"ARP in VXLAN", 1, eth(0x0800, ip4(17, 0, udp(4789, vxlan(1, eth(0x0806, make([]byte, 28)))))), decode.ARP},
 		{"LLDP", 1, eth(0x88cc), decode.NotIP},
+		{"VXLAN in a fragment", 1, eth(0x0800, change(ip4(17, 0, udp(4789, vxlan(1, eth(0x0800, segment)))), 6, 0x20)), decode.FragmentedCarrier},
 		{"LLDP in VXLAN", 1, eth(0x0800, ip4(17, 0, udp(4789, vxlan(1, eth(0x88cc, make([]byte, 28)))))), decode.NotIP},
 		{"802.3 length", 1, eth(38, make([]byte, 38)), decode.NotIP},
 		{"PPP control", 1, eth(0x8864, unhex("1100 0001 002f c021")), decode.NotIP},

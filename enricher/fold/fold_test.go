@@ -396,6 +396,7 @@ func TestBorders(t *testing.T) {
 		{"SYN in mid-session, not taken up", join(opened(0, 100, 500), []pk{{at: 2 * s, from: "a", flags: "S", seq: 9000}, {at: 3 * s, from: "b", flags: ".", seq: 501, ack: 101}}), "0s S1 end 3/2"},
 		{"SYN in mid-session, other side unseen", []pk{{from: "a", flags: "S", seq: 100}, {at: s, from: "a", flags: "S", seq: 9000}}, "0s S0 reuse 1/0; 1s S0 end 1/0"},
 		{"idle", join(opened(0, 100, 500), []pk{{at: 2 * time.Hour, from: "a", flags: ".", seq: 101, ack: 501}}), "0s S1 idle 2/1; 2h0m0s OTH end 1/0"},
+		{"a held SYN keeps it open", join(opened(0, 100, 500), []pk{{at: 3500 * s, from: "a", flags: "S", seq: 9000}, {at: 3700 * s, from: "a", flags: "P.", seq: 101, ack: 501, n: 5}}), "0s S1 end 4/1"},
 		{"half open", []pk{{from: "a", flags: "S", seq: 100}, {at: 59 * s, from: "a", flags: "S", seq: 100}, {at: 120 * s, from: "a", flags: "S", seq: 100}}, "0s S0 idle 2/0; 2m0s S0 end 1/0"},
 		{"UDP idle", []pk{{from: "a", n: 1}, {at: 60 * s, from: "b", n: 1}, {at: 121 * s, from: "a", n: 1}}, "0s SF idle 1/1; 2m1s S0 end 1/0"},
 		{"old packets in a new session", join(opened(0, 100, 500), closed(s, 100, 500), opened(2*s, 900_000_000, 700_000_000), []pk{{at: 3 * s, from: "b", flags: "F.", seq: 501, ack: 102}}), "0s SF fin 4/3; 2s S1 end 2/1"},
@@ -550,6 +551,15 @@ func TestVersions(t *testing.T) {
 	b.check()
 }
 
+func TestSimultaneousOpen(t *testing.T) {
+	r := fold(t, nil, pk{from: "a", flags: "S", seq: 100}, pk{at: ms, from: "b", flags: "S", seq: 500},
+		pk{at: 2 * ms, from: "a", flags: "S.", seq: 100, ack: 501}, pk{at: 3 * ms, from: "b", flags: "S.", seq: 500, ack: 101},
+		pk{at: 4 * ms, from: "b", flags: "S.", seq: 500, ack: 101}).one()
+	if r.SrcRetransmits != 0 || r.DstRetransmits != 1 {
+		t.Errorf("%d and %d retransmits", r.SrcRetransmits, r.DstRetransmits)
+	}
+}
+
 // When src turns round, what was booked is taken out again.
 func TestTurnsRound(t *testing.T) {
 	b := newBench(t, func(set *Settings) { set.CopyDelay = 0 })
@@ -674,6 +684,10 @@ func TestICMP(t *testing.T) {
 	}
 	if r := b.settled[1]; r.Src != addrB || r.SrcPort != 8 || r.DstPort != 0 {
 		t.Errorf("%v %d %d", r.Src, r.SrcPort, r.DstPort)
+	}
+	// Who asks is src, also where the answer comes first.
+	if r := fold(t, nil, pk{from: "b", n: 56, mod: echo(0, 7)}, pk{at: ms, from: "a", n: 56, mod: echo(8, 7)}).one(); r.Src != addrA || r.SrcPort != 8 || r.DstPort != 0 {
+		t.Errorf("answer first: %v %d %d", r.Src, r.SrcPort, r.DstPort)
 	}
 	// An error counts in the session that it quotes, and is one of its own.
 	quote := []byte{0x45, 0, 0, 29, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 4, 10, 0, 0, 5, 0x9c, 0x40, 0x01, 0xbb, 0, 9, 0, 0}

@@ -165,6 +165,15 @@ func (s *Session) orient() uint8 {
 	}
 	h := &s.handshake
 	switch {
+	case s.key.Protocol == packet.ProtoICMP || s.key.Protocol == packet.ProtoICMPv6:
+		// Who asks is src, also where the answer was seen first. Its type is its port.
+		v6 := s.key.Protocol == packet.ProtoICMPv6
+		if session.ICMPRequest(v6, uint8(s.key.LowPort)) != session.ICMPRequest(v6, uint8(s.key.HighPort)) && s.paired() {
+			if session.ICMPRequest(v6, uint8(s.key.LowPort)) {
+				return low
+			}
+			return high
+		}
 	case h.has(sawSYN):
 		return h.from
 	case s.ends[low].sequence.has(sentSYNACK):
@@ -181,6 +190,12 @@ func (s *Session) orient() uint8 {
 		return 1 - s.opener
 	}
 	return s.opener
+}
+
+// paired says whether the session is of an ICMP type and its answer.
+func (s *Session) paired() bool {
+	answer, ok := session.ICMPPair(s.key.Protocol == packet.ProtoICMPv6, uint8(s.key.LowPort))
+	return ok && s.key.HighPort == uint16(answer)
 }
 
 func hasPorts(protocol uint8) bool {

@@ -332,7 +332,7 @@ func (s *Session) at(t int64) *Session {
 // packet that is not still belongs to the session, closed or not.
 func (f *Fold) over(s *Session, t int64, late bool) bool {
 	switch {
-	case t-s.last > int64(f.idle(s)):
+	case t-s.latest() > f.idle(s):
 		f.close(s, closeIdle)
 	case t-s.created >= int64(f.set.Rollover):
 		f.close(s, closeRollover)
@@ -414,7 +414,7 @@ func (s *Session) nextDue(set *Settings) int64 {
 	}
 	var due int64
 	if s.reason == open {
-		due = min(s.last+s.fold.idle(s), s.created+int64(set.Rollover))
+		due = min(s.latest()+s.fold.idle(s), s.created+int64(set.Rollover))
 	} else {
 		due = s.last + int64(set.FinalAfter)
 	}
@@ -450,7 +450,7 @@ func (f *Fold) fire(s *Session) {
 		return
 	case s.final:
 		f.emit(s)
-	case s.reason == open && due >= s.last+f.idle(s):
+	case s.reason == open && due >= s.latest()+f.idle(s):
 		f.close(s, closeIdle)
 	case s.reason == open && due >= s.created+int64(f.set.Rollover):
 		f.close(s, closeRollover)

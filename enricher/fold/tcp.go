@@ -301,6 +301,18 @@ type heldPacket struct {
 	fr frames
 }
 
+// latest is the time of the session's last packet, a held one among them: until somebody takes it up, it belongs
+// to the session.
+func (s *Session) latest() int64 {
+	t := s.last
+	if s.held != nil {
+		for i := range s.held.packets {
+			t = max(t, s.held.packets[i].p.Time)
+		}
+	}
+	return t
+}
+
 // maxHeld bounds the repeats that are held.
 const maxHeld = 8
 
@@ -418,6 +430,8 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 		f.closed(s, closeRST)
 		return
 	}
+	// In a simultaneous open the SYN-ACK bears the number of the SYN before it, and is no repeat (RFC 9293, 3.5).
+	answers := p.Flags&(packet.SYN|packet.ACK) == packet.SYN|packet.ACK && q.has(sentSYN) && !q.has(sentSYNACK)
 	if p.Flags&packet.SYN != 0 {
 		f.countSYN(s, q, r, p)
 	} else {
@@ -437,6 +451,9 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 	}
 	s.pay(side, p.Time, payload)
 	q.facts |= spoke
+	if answers && p.Seq == q.isn {
+		q.retransmits = before
+	}
 	if q.retransmits > before {
 		s.history.add('T', side)
 	}

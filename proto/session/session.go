@@ -153,6 +153,22 @@ func ICMPPair(v6 bool, t uint8) (answer uint8, ok bool) {
 	return 0, false
 }
 
+// ICMPRequest says whether a type of those that come in pairs is the one that asks.
+func ICMPRequest(v6 bool, t uint8) bool {
+	if v6 {
+		switch t {
+		case 128, 130, 133, 135, 139, 144, 146:
+			return true
+		}
+		return false
+	}
+	switch t {
+	case 8, 10, 13, 15, 17:
+		return true
+	}
+	return false
+}
+
 // ICMPError says whether a type is an error, which quotes the packet that caused it (RFC 792, RFC 4443).
 func ICMPError(v6 bool, t uint8) bool {
 	if v6 {

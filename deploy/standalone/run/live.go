@@ -26,7 +26,7 @@ var notFolded = map[string]bool{
 
 // line says it in one line; rate is the packets a second.
 func (a activity) line(rate float64) string {
-	text := fmt.Sprintf("%.0f packets/s in, %d sessions open, %d rows written, %d packets dropped", rate, a.open, a.rows, a.lost)
+	text := fmt.Sprintf("%.0f packets/s in, %d sessions in memory, %d rows written, %d packets dropped", rate, a.open, a.rows, a.lost)
 	if a.undecoded > 0 {
 		text += fmt.Sprintf(", %d not decoded", a.undecoded)
 	}
