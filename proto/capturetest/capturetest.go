@@ -20,7 +20,7 @@ func Files(tb testing.TB) []string {
 		tb.Fatal(err)
 	}
 	if len(truths) == 0 {
-		missing(tb, dir)
+		Missing(tb, dir)
 	}
 	for i, t := range truths {
 		truths[i] = filepath.Join(dir, strings.TrimSuffix(filepath.Base(t), ".json"))
@@ -33,7 +33,7 @@ func File(tb testing.TB, name string) string {
 	tb.Helper()
 	path := filepath.Join(folder(tb), name)
 	if _, err := os.Stat(path); err != nil {
-		missing(tb, path)
+		Missing(tb, path)
 	}
 	return path
 }
@@ -43,12 +43,13 @@ func Truth(capture string) string {
 	return filepath.Join(filepath.Dir(capture), "truth", filepath.Base(capture)+".json")
 }
 
-func missing(tb testing.TB, what string) {
+// Missing leaves the test out for want of something that belongs to the captures, but where CI is set it fails.
+func Missing(tb testing.TB, what string) {
 	tb.Helper()
 	if os.Getenv("CI") == "true" {
-		tb.Fatalf("no captures: %s (TAPWEAVE_CAPTURES)", what)
+		tb.Fatalf("missing: %s (TAPWEAVE_CAPTURES)", what)
 	}
-	tb.Skipf("left out for want of captures: %s (TAPWEAVE_CAPTURES)", what)
+	tb.Skipf("left out for want of %s (TAPWEAVE_CAPTURES)", what)
 }
 
 // folder is the captures' folder. It is found from the test's folder upwards, by the file that is at the root of

@@ -191,14 +191,14 @@ func TestIndependentSplitter(t *testing.T) {
 	paths := capturetest.Files(t)
 	python, err := exec.LookPath("python3")
 	if err != nil {
-		t.Skip("no python3")
+		capturetest.Missing(t, "python3")
 	}
 	splitter, err := filepath.Abs(filepath.Join(filepath.Dir(paths[0]), "..", "tools", "vxlan_split", "vxlan_split.py"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(splitter); err != nil {
-		t.Skip(err)
+		capturetest.Missing(t, splitter)
 	}
 	for _, path := range paths {
 		name := filepath.Base(path)
