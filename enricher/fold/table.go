@@ -293,7 +293,6 @@ func quoted(r *ref, p *packet.Packet) (own *ref, about session.Key, ok bool) {
 		q.s = nil
 		q.key.Extra = session.PairHash(r.key.Tenant, &src, &dst)
 		q.hash = q.key.Hash()
-
 		about, _ = keyOf(r.key.Tenant, protocol, src, srcPort, dst, dstPort, packet.QuoteICMPID(p.Head))
 	}
 	return &q, about, ok

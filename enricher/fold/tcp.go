@@ -25,6 +25,7 @@ type sequence struct {
 	scale  uint8
 
 	retransmits, outOfOrder, zeroWindows, overlap uint32
+	gaps                                          uint32 // holes opened
 	flags                                         uint8
 	facts                                         facts
 }
@@ -142,6 +143,7 @@ func (q *sequence) covers(n int64) bool {
 
 // open adds a hole, which lies beyond or before all others.
 func (q *sequence) open(h hole) {
+	q.gaps++
 	if len(q.holes) == maxHoles {
 		q.missed += uint64(q.holes[0].to - q.holes[0].from)
 		q.holes = append(q.holes[:0], q.holes[1:]...)
@@ -439,8 +441,7 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 	}
 	q.flags |= p.Flags
 	before := q.retransmits
-	holes := q.missing()
-	next := q.next
+	gaps, next := q.gaps, q.next
 	payload := q.segment(p)
 	if len(p.Data) > 0 {
 		from := q.unwrap(p.Seq)
@@ -457,7 +458,7 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 	if q.retransmits > before {
 		s.history.add('T', side)
 	}
-	if len(q.holes) > 0 && q.missing() > holes {
+	if q.gaps > gaps {
 		s.history.add('G', side)
 	}
 	if p.Flags&packet.ACK != 0 {
