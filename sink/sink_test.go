@@ -154,7 +154,7 @@ func TestWrongPassword(t *testing.T) {
 func TestNotMigrated(t *testing.T) {
 	c := testConfig(t)
 	c.ClickHouse.Migrate = false
-	if err := run(t, c); !strings.Contains(err.Error(), "has schema 0, this program needs schema 1: run sink -migrate-only") {
+	if err := run(t, c); !strings.Contains(err.Error(), "has schema 0, this program needs schema 2: run sink -migrate-only") {
 		t.Error(err)
 	}
 	if err := sink.MigrateOnly(t.Context(), c, slog.New(slog.NewTextHandler(t.Output(), nil))); err != nil {

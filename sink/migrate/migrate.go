@@ -105,8 +105,8 @@ func (m *Migrator) apply(ctx context.Context) error {
 		if step.version <= have {
 			continue
 		}
-		for _, statement := range step.statements(m.Database) {
-			if err := m.exec(ctx, statement); err != nil {
+		for _, s := range step.statements(m.Database) {
+			if err := m.execUnless(ctx, s); err != nil {
 				return fmt.Errorf("migration %d (%s): %w", step.version, step.name, err)
 			}
 		}
@@ -201,6 +201,16 @@ func (m *Migrator) lock(ctx context.Context) (unlock func(), err error) {
 		case <-time.After(lockPoll):
 		}
 	}
+}
+
+func (m *Migrator) execUnless(ctx context.Context, s statement) error {
+	if s.unless != "" {
+		var done bool
+		if err := m.Conn.QueryRow(ctx, "SELECT toBool(("+s.unless+"))").Scan(&done); err != nil || done {
+			return err
+		}
+	}
+	return m.exec(ctx, s.sql)
 }
 
 func (m *Migrator) exec(ctx context.Context, statement string) error {

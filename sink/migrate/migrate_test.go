@@ -48,7 +48,7 @@ func tables(t *testing.T, c clickhouse.Config) []string {
 	return clickhousetest.Value[[]string](t, clickhousetest.Open(t, c), c, "SELECT arraySort(groupArray(name)) FROM system.tables WHERE database = '%[1]s'")
 }
 
-var wantTables = strings.Fields("alerts packets pipeline_stats schema_migrations sessions sessions_versions traffic_1h traffic_1m")
+var wantTables = strings.Fields("alerts delivery_marks packets pipeline_stats schema_migrations sessions sessions_versions traffic_1h traffic_1m")
 
 func TestFromNothing(t *testing.T) {
 	c := clickhousetest.Config(t)
@@ -127,23 +127,108 @@ func TestTwiceAtOnce(t *testing.T) {
 	}
 }
 
-// Without the lock, too: as when its owner was taken for dead.
-func TestStatementsTwice(t *testing.T) {
+// Without the lock, too: as when its owner was taken for dead. One may get in the other's way; then it tries again.
+func TestWithoutLock(t *testing.T) {
 	c := clickhousetest.Config(t)
 	var all sync.WaitGroup
 	for range 4 {
-		server := clickhousetest.Open(t, c)
+		m := migrator(t, c)
 		all.Go(func() {
-			for _, statement := range migrate.DDL(c.Database, migrate.Retention{}) {
-				if err := server.Exec(t.Context(), statement); err != nil {
-					t.Errorf("%.60s: %v", statement, err)
+			err := errors.New("not tried")
+			for range 5 {
+				if err = m.Apply(t.Context()); err == nil {
+					return
 				}
+				t.Log(err)
 			}
+			t.Error(err)
 		})
 	}
 	all.Wait()
 	if got := tables(t, c); !slices.Equal(got, wantTables) {
 		t.Fatalf("%q, want %q", got, wantTables)
+	}
+	checkEngine(t, c)
+}
+
+// checkEngine sees that the versions of sessions are replaced by revision.
+func checkEngine(t *testing.T, c clickhouse.Config) {
+	t.Helper()
+	engine := clickhousetest.Value[string](t, clickhousetest.Open(t, c), c, "SELECT engine_full FROM system.tables WHERE database = '%[1]s' AND name = 'sessions_versions'")
+	if !strings.HasPrefix(engine, "ReplacingMergeTree(revision) ") || !strings.Contains(engine, "non_replicated_deduplication_window = 10000") {
+		t.Errorf("engine of sessions_versions: %s", engine)
+	}
+}
+
+// From each earlier schema, with rows in it, wherever a migration before was left: all rows are there, once.
+func TestFromEarlier(t *testing.T) {
+	for from := 1; from < migrate.Version(); from++ {
+		schema, err := os.ReadFile(fmt.Sprintf("testdata/%04d.sql", from))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for left := range migrate.Statements(from + 1) {
+			t.Run(fmt.Sprintf("%d after statement %d", from, left), func(t *testing.T) {
+				t.Parallel()
+				c := clickhousetest.Config(t)
+				server := clickhousetest.Open(t, c)
+				exec := func(statement string) {
+					t.Helper()
+					if err := server.Exec(t.Context(), statement); err != nil {
+						t.Fatalf("%s: %v", statement, err)
+					}
+				}
+				for _, s := range strings.Split(strings.ReplaceAll(string(schema), "`tapweave`", "`"+c.Database+"`"), ";\n\n") {
+					exec(strings.TrimSuffix(s, ";\n"))
+				}
+				insert := func(created string, from, to, version, log, owner int) {
+					t.Helper()
+					exec(fmt.Sprintf(`INSERT INTO %s.sessions_versions (created_time, session_id, src_ip, version, log_epoch, owner_epoch)
+						SELECT %s + number, lower(hex(number)), '10.0.0.4', %d, %d, %d FROM numbers(%d, %d)`, c.Database, created, version, log, owner, from, to-from))
+				}
+				// Recent ones, for the schema has the retention of its time.
+				hour := time.Now().UTC().Truncate(24 * time.Hour)
+				today := fmt.Sprintf("toDateTime64(%d, 9, 'UTC')", hour.Unix())
+				yesterday := fmt.Sprintf("toDateTime64(%d, 9, 'UTC')", hour.Add(-20*time.Hour).Unix())
+				insert(yesterday, 0, 100, 1, 1, 7)
+				insert(yesterday, 0, 100, 5, 1, 7)
+				insert(today, 100, 200, 5, 1, 7)
+				for _, table := range []string{"traffic_1m (minute, sessions)", "traffic_1h (minute, sessions)"} {
+					exec(fmt.Sprintf("INSERT INTO %s.%s SELECT %s, 1 FROM numbers(10)", c.Database, table, today))
+				}
+				exec(fmt.Sprintf("INSERT INTO %s.pipeline_stats (time, service, count) SELECT %s, 'sink', 3", c.Database, today))
+
+				m := migrator(t, c)
+				m.Retention = migrate.Retention{}
+				if err := m.Begin(t.Context(), from+1, left); err != nil {
+					t.Fatal(err)
+				}
+				if err := m.Run(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if got := tables(t, c); !slices.Equal(got, wantTables) {
+					t.Fatalf("%q, want %q", got, wantTables)
+				}
+				checkEngine(t, c)
+				insert(yesterday, 0, 10, 2, 1, 8) // a fold that began anew: its versions are lower
+				insert(yesterday, 10, 20, 9, 1, 6)
+				for query, want := range map[string]uint64{
+					"SELECT count() FROM %[1]s.sessions":                                  200,
+					"SELECT countIf(version = 2 AND owner_epoch = 8) FROM %[1]s.sessions": 10,
+					"SELECT countIf(version = 5 AND owner_epoch = 7) FROM %[1]s.sessions": 190,
+					"SELECT count() FROM %[1]s.sessions WHERE src_ip = '10.0.0.4'":        200,
+					"SELECT toUInt64(sum(sessions)) FROM %[1]s.traffic_1m":                10,
+					"SELECT toUInt64(sum(sessions)) FROM %[1]s.traffic_1h":                10,
+					"SELECT sum(count) FROM %[1]s.pipeline_stats":                         3,
+					"SELECT uniqExact(toDate(created_time)) FROM %[1]s.sessions_versions": 2,
+					"SELECT toUInt64(max(version)) FROM %[1]s.schema_migrations":          uint64(migrate.Version()),
+				} {
+					if got := clickhousetest.Value[uint64](t, server, c, query); got != want {
+						t.Errorf("%s: %d, want %d", query, got, want)
+					}
+				}
+			})
+		}
 	}
 }
 

@@ -18,27 +18,46 @@ const (
 	Packets       = "packets"
 	Alerts        = "alerts"
 	PipelineStats = "pipeline_stats"
-	migrations    = "schema_migrations"
-	lock          = "schema_lock"
+	// Marks says up to which output the other tables have everything: where sinks begin if their group's offsets
+	// are lost.
+	Marks      = "delivery_marks"
+	migrations = "schema_migrations"
+	lock       = "schema_lock"
 )
 
 // DedupWindow is how many blocks a table remembers the tokens of: with one block in 400 ms more than ten minutes
 // of four partitions.
 const DedupWindow = 10_000
 
-// migration takes the schema from the version before to its own. Its statements can be applied again, and by
-// two at once: what is there already is left alone.
+// migration takes the schema from the version before to its own. Its statements can be applied again from the
+// first, wherever they were left: what is there already is left alone. Two programs that apply them at once do no
+// harm: at worst one of them fails, and finds everything done when it tries again.
 type migration struct {
 	version    int
 	name       string
-	statements func(database string) []string
+	statements func(database string) []statement
+}
+
+type statement struct {
+	sql string
+	// unless, where not empty, is a query: where its value is not 0, the statement has nothing to do any more.
+	unless string
+}
+
+func plain(list ...string) []statement {
+	s := make([]statement, len(list))
+	for i, sql := range list {
+		s[i].sql = sql
+	}
+	return s
 }
 
 // all is every migration, in order. A migration that was released is not changed any more, but for the columns: its
 // tables have those of the current definition. A new column comes with a migration of its own, which adds it IF NOT
 // EXISTS to the tables of an older schema, and makes the view anew.
 var all = []migration{
-	{1, "tables", tables},
+	{1, "tables", func(database string) []statement { return plain(tables(database)...) }},
+	{2, "revisions", revisions},
 }
 
 // Version is the schema that this program works with.
@@ -48,14 +67,7 @@ func tables(database string) []string {
 	return []string{
 		// Every value in a key is frozen when the session is created, so that all versions of a session meet. Time
 		// comes first: it is what queries and the TTL cut by, and rows arrive in its order.
-		table(database, Versions, "all versions of sessions; query sessions", columns.DDL(pb.Rows_SESSIONS)+`,
-    INDEX start_time start_time TYPE minmax GRANULARITY 1,
-    INDEX end_time end_time TYPE minmax GRANULARITY 1,
-    INDEX src_ip src_ip TYPE set(0) GRANULARITY 1,
-    INDEX dst_ip dst_ip TYPE set(0) GRANULARITY 1,
-    INDEX session_id session_id TYPE bloom_filter(0.01) GRANULARITY 1,
-    INDEX community_id community_id TYPE bloom_filter(0.01) GRANULARITY 1`,
-			"ReplacingMergeTree(version)", "toDate(created_time)", "created_time", "created_time, session_id"),
+		versionsTable(database, Versions, "version", ""),
 		table(database, TrafficMinute, "bookings by minute; sum() what is asked for", columns.DDL(pb.Rows_TRAFFIC),
 			summing(), "toDate(minute)", trafficKey("minute", 2), trafficKey("minute", 0)),
 		// The same rows go into both tables: minute is not stored here.
@@ -70,6 +82,58 @@ func tables(database string) []string {
 			"ReplacingMergeTree", "toDate(time)", "service, stage, reason, instance, incarnation", "service, stage, reason, instance, incarnation, time"),
 		sessionsView(database),
 	}
+}
+
+// versionsTable returns the statement that makes the table of versions of which the greatest counts.
+func versionsTable(database, name, greatest, more string) string {
+	return table(database, name, "all versions of sessions; query sessions", columns.DDL(pb.Rows_SESSIONS)+more+`,
+    INDEX start_time start_time TYPE minmax GRANULARITY 1,
+    INDEX end_time end_time TYPE minmax GRANULARITY 1,
+    INDEX src_ip src_ip TYPE set(0) GRANULARITY 1,
+    INDEX dst_ip dst_ip TYPE set(0) GRANULARITY 1,
+    INDEX session_id session_id TYPE bloom_filter(0.01) GRANULARITY 1,
+    INDEX community_id community_id TYPE bloom_filter(0.01) GRANULARITY 1`,
+		"ReplacingMergeTree("+greatest+")", "toDate(created_time)", "created_time", "created_time, session_id")
+}
+
+// revision is what orders the rows of a session: a fold that began anew counts versions from 1 again, and what it
+// says replaces what an older one said, whatever the versions.
+const revision = "`revision` UInt128 MATERIALIZED bitOr(bitShiftLeft(toUInt128(least(log_epoch, 4294967295)), 96), " +
+	"bitOr(bitShiftLeft(toUInt128(owner_epoch), 32), toUInt128(version))) COMMENT 'Log epoch, owner epoch and version in one number: the greatest counts' CODEC(ZSTD(1))"
+
+// revisions gives the table of versions an engine that goes by revision. The engine of a table cannot be changed,
+// so a new table takes its name, and then its parts, which costs no copying. What a sink of the version before is
+// just inserting goes to the old table still; those parts are waited for.
+func revisions(database string) []statement {
+	const next, old = Versions + "_next", Versions + "_1"
+	name := func(table string) string { return ident(database) + "." + table }
+	from := " FROM system.tables WHERE database = " + literal(database) + " AND name = "
+	done := "SELECT count()" + from + literal(Versions) + " AND engine_full LIKE '%MergeTree(%revision%'"
+	moved := "SELECT count() = 0" + from + literal(old)
+	return append([]statement{
+		{versionsTable(database, next, "revision", ",\n    "+revision), done},
+		{"ALTER TABLE " + name(Versions) + " ADD COLUMN IF NOT EXISTS " + revision, done},
+		{fmt.Sprintf("RENAME TABLE %s TO %s, %s TO %s", name(Versions), name(old), name(next), name(Versions)), done},
+		{"SELECT sleep(2) FROM (SELECT 1 FROM " + name(old) + " LIMIT 1)", moved},
+		{"ALTER TABLE " + name(Versions) + " ATTACH PARTITION ALL FROM " + name(old), moved},
+	}, plain(
+		"DROP TABLE IF EXISTS "+name(old)+" SYNC",
+		"DROP TABLE IF EXISTS "+name(next)+" SYNC",
+		fmt.Sprintf(`CREATE TABLE IF NOT EXISTS %s
+(
+    `+"`output_partition`"+` UInt32 COMMENT 'Partition of tapweave.sessions',
+    `+"`input_partition`"+` UInt32 COMMENT 'Partition of tapweave.packets',
+    `+"`log_epoch`"+` UInt64,
+    `+"`owner_epoch`"+` UInt64,
+    `+"`output_number`"+` UInt64 COMMENT 'All outputs up to this one are in the tables, or were to be left out',
+    `+"`next_offset`"+` Int64 COMMENT 'Offset on tapweave.sessions behind the last record that was read',
+    `+"`last_record`"+` UInt64 COMMENT 'xxHash64 of that record',
+    `+"`time`"+` DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'When it was inserted'
+)
+ENGINE = ReplacingMergeTree(output_number)
+ORDER BY (output_partition, input_partition, log_epoch, owner_epoch)
+SETTINGS non_replicated_deduplication_window = %d
+COMMENT 'up to where the other tables have everything'`, name(Marks), DedupWindow))...)
 }
 
 // table returns the statement that makes a table. Its parts hold rows of one partition each, so that the TTL
@@ -227,7 +291,9 @@ COMMENT 'schema migrations that were applied'`, ident(database), migrations)
 func DDL(database string, r Retention) []string {
 	list := []string{"CREATE DATABASE IF NOT EXISTS " + ident(database), migrationsTable(database)}
 	for _, m := range all {
-		list = append(list, m.statements(database)...)
+		for _, s := range m.statements(database) {
+			list = append(list, s.sql)
+		}
 		list = append(list, fmt.Sprintf("INSERT INTO %s.%s (version, name, applied_by) VALUES (%d, %s, 'by hand')", ident(database), migrations, m.version, literal(m.name)))
 	}
 	for _, t := range r.tables() {
