@@ -268,38 +268,6 @@ func TestConversation(t *testing.T) {
 	}
 }
 
-// conn_state as Zeek's documentation of conn.log has it.
-func TestConnState(t *testing.T) {
-	syn, synACK := pk{from: "a", flags: "S", seq: 100}, pk{at: 1 * ms, from: "b", flags: "S.", seq: 500, ack: 101}
-	ack := pk{at: 2 * ms, from: "a", flags: ".", seq: 101, ack: 501}
-	for _, c := range []struct {
-		state, reason string
-		ps            []pk
-	}{
-		{"S0", "end", []pk{syn}},
-		{"S1", "end", []pk{syn, synACK, ack}},
-		{"SF", "fin", append([]pk{syn, synACK, ack}, closed(5*ms, 100, 500)...)},
-		{"REJ", "rst", []pk{syn, {at: 1 * ms, from: "b", flags: "R.", ack: 101}}},
-		{"S2", "end", []pk{syn, synACK, ack, {at: 3 * ms, from: "a", flags: "F.", seq: 101, ack: 501}}},
-		{"S3", "end", []pk{syn, synACK, ack, {at: 3 * ms, from: "b", flags: "F.", seq: 501, ack: 101}}},
-		{"RSTO", "rst", []pk{syn, synACK, ack, {at: 3 * ms, from: "a", flags: "R", seq: 101}}},
-		{"RSTR", "rst", []pk{syn, synACK, ack, {at: 3 * ms, from: "b", flags: "R.", seq: 501, ack: 101}}},
-		{"RSTOS0", "rst", []pk{syn, {at: 1 * ms, from: "a", flags: "R", seq: 101}}},
-		{"RSTRH", "rst", []pk{synACK, {at: 3 * ms, from: "b", flags: "R", seq: 501}}},
-		{"SH", "end", []pk{syn, {at: 3 * ms, from: "a", flags: "F", seq: 101}}},
-		{"SHR", "end", []pk{synACK, {at: 3 * ms, from: "b", flags: "F.", seq: 501, ack: 101}}},
-		{"OTH", "end", []pk{{from: "a", flags: ".", seq: 101, ack: 501}, {at: 1 * ms, from: "b", flags: "P.", seq: 501, ack: 101, n: 10}}},
-		{"SF", "end", []pk{{from: "a", n: 10}, {at: 1 * ms, from: "b", n: 10}}},
-		{"S0", "end", []pk{{from: "a", n: 10}}},
-		{"SHR", "end", []pk{{from: "b", n: 10}}}, // from a service's port: it answers what was not seen
-	} {
-		r := fold(t, nil, c.ps...).one()
-		if r.ConnState != c.state || r.CloseReason != c.reason || r.SrcPort != 40000 {
-			t.Errorf("%s %s from port %d, want %s %s", r.ConnState, r.CloseReason, r.SrcPort, c.state, c.reason)
-		}
-	}
-}
-
 func TestSequence(t *testing.T) {
 	data := func(at time.Duration, from, to uint32) pk {
 		return pk{at: at, from: "a", flags: "P.", seq: from, ack: 501, n: to - from}
@@ -390,7 +358,7 @@ func TestBorders(t *testing.T) {
 		{"new SYN after a close", join(opened(0, 100, 500), closed(s, 100, 500), opened(2*s, 9000, 7000)), "0s SF fin 4/2; 2s S1 end 2/1"},
 		{"SYN repeated after a close", join(opened(0, 100, 500), closed(s, 100, 500), []pk{{at: 2 * s, from: "a", flags: "S", seq: 100}}), "0s SF fin 5/2"},
 		{"data behind a close", join(opened(0, 100, 500), closed(s, 100, 500), []pk{{at: 100 * s, from: "b", flags: "F.", seq: 501, ack: 102}}), "0s SF fin 4/3"},
-		{"data long behind a close", join(opened(0, 100, 500), closed(s, 100, 500), []pk{{at: 130 * s, from: "b", flags: "F.", seq: 501, ack: 102}}), "0s SF fin 4/2; 2m10s OTH end 0/1"},
+		{"data long behind a close", join(opened(0, 100, 500), closed(s, 100, 500), []pk{{at: 130 * s, from: "b", flags: "F.", seq: 501, ack: 102}}), "0s SF fin 4/2; 2m10s SHR end 0/1"},
 		{"data that does not fit behind a close", join(opened(0, 100, 500), closed(s, 100, 500), []pk{{at: 20 * s, from: "b", flags: "P.", seq: 900_000_000, ack: 800_000_000, n: 5}}), "0s SF fin 4/2; 20s OTH end 0/1"},
 		{"SYN in mid-session, taken up", join(opened(0, 100, 500), opened(2*s, 9000, 7000)), "0s S1 reuse 2/1; 2s S1 end 2/1"},
 		{"SYN in mid-session, not taken up", join(opened(0, 100, 500), []pk{{at: 2 * s, from: "a", flags: "S", seq: 9000}, {at: 3 * s, from: "b", flags: ".", seq: 501, ack: 101}}), "0s S1 end 3/2"},

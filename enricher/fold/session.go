@@ -146,7 +146,6 @@ func (s *Session) pay(side uint8, t int64, n uint64) {
 	if n > 0 {
 		s.ends[side].payload += n
 		s.minute(t).sums.payload[side] += int64(n)
-		s.history.add('D', side)
 	}
 }
 
@@ -248,7 +247,7 @@ func (s *Session) Row(d *columns.Session) {
 		d.HandshakeRTT, d.SrcRTT, d.DstRTT = s.handshake.roundTrips()
 	}
 	d.ConnState = s.connState(src)
-	d.History = s.history.text(src)
+	d.History = s.history.text(src, src != s.opener)
 	d.CloseReason, d.IsFinal, d.Version = closeReasons[s.reason], s.final, s.version
 	d.ICMPErrors, d.LatePackets, d.DuplicatePackets = s.icmpErrors, s.late, s.duplicates
 	f := s.fold

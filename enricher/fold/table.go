@@ -275,6 +275,9 @@ func (f *Fold) deliver(r *ref, p *packet.Packet, fr frames, late bool) *Session 
 		s = f.conversation(s, r, p, late)
 		s.account(r, p, fr, late)
 		s.pay(r.side, p.Time, uint64(p.Payload))
+		if r.key.Protocol == packet.ProtoUDP || r.key.Protocol == packet.ProtoUDPLite {
+			s.history.once(eventData, r.side)
+		}
 	}
 	r.s = s
 	f.schedule(s, p.Time)

@@ -25,9 +25,12 @@ type sequence struct {
 	scale  uint8
 
 	retransmits, outOfOrder, zeroWindows, overlap uint32
-	gaps                                          uint32 // holes opened
-	flags                                         uint8
-	facts                                         facts
+
+	again, noWindows, gaps uint32 // as history counts them
+	lastFIN, lastRST       uint32 // sequence numbers: behind the last FIN's payload, of the last RST
+
+	flags uint8
+	facts facts
 }
 
 type hole struct{ from, to int64 }
@@ -36,14 +39,13 @@ type hole struct{ from, to int64 }
 type facts uint8
 
 const (
-	tracked     facts = 1 << iota // first and next hold
-	spoke                         // sent a packet that counts in the state
-	acked                         // ack holds
-	sentSYN                       // without ACK
-	sentSYNACK                    //
-	sentFIN                       //
-	sentRST                       // a valid one
-	sentRSTLast                   // its RST came behind the other side's
+	tracked    facts = 1 << iota // first and next hold
+	spoke                        // sent a packet that counts in the state
+	acked                        // ack holds
+	sentSYN                      // without ACK
+	sentSYNACK                   //
+	sentFIN                      //
+	sentRST                      // a valid one
 )
 
 func (q *sequence) has(f facts) bool { return q.facts&f != 0 }
@@ -143,7 +145,6 @@ func (q *sequence) covers(n int64) bool {
 
 // open adds a hole, which lies beyond or before all others.
 func (q *sequence) open(h hole) {
-	q.gaps++
 	if len(q.holes) == maxHoles {
 		q.missed += uint64(q.holes[0].to - q.holes[0].from)
 		q.holes = append(q.holes[:0], q.holes[1:]...)
@@ -423,26 +424,30 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 		if !s.validReset(side, p) {
 			return
 		}
+		s.history.flags(q, p, side)
 		q.flags |= p.Flags
 		q.facts |= spoke | sentRST
-		if o.has(sentRST) {
-			q.facts |= sentRSTLast
-		}
-		s.history.add('R', side)
 		f.closed(s, closeRST)
 		return
 	}
 	// In a simultaneous open the SYN-ACK bears the number of the SYN before it, and is no repeat (RFC 9293, 3.5).
 	answers := p.Flags&(packet.SYN|packet.ACK) == packet.SYN|packet.ACK && q.has(sentSYN) && !q.has(sentSYNACK)
+	s.history.flags(q, p, side)
 	if p.Flags&packet.SYN != 0 {
-		f.countSYN(s, q, r, p)
+		countSYN(s, q, o, r, p)
 	} else {
 		s.handshake.facts |= sawMore
 	}
+	if p.Window == 0 && !o.has(sentFIN) && !q.has(sentRST) {
+		s.history.scaled(eventZeroWindow, side, &q.noWindows)
+	}
 	q.flags |= p.Flags
 	before := q.retransmits
-	gaps, next := q.gaps, q.next
+	known, next := q.has(tracked), q.next
 	payload := q.segment(p)
+	if p.Payload > 0 && known && q.next == next && !q.has(sentRST) {
+		s.history.scaled(eventAgain, side, &q.again)
+	}
 	if len(p.Data) > 0 {
 		from := q.unwrap(p.Seq)
 		if p.Flags&packet.SYN != 0 {
@@ -455,19 +460,19 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 	if answers && p.Seq == q.isn {
 		q.retransmits = before
 	}
-	if q.retransmits > before {
-		s.history.add('T', side)
-	}
-	if q.gaps > gaps {
-		s.history.add('G', side)
+	if p.Flags&packet.FIN != 0 {
+		q.facts |= sentFIN
 	}
 	if p.Flags&packet.ACK != 0 {
-		if !q.has(acked) || int32(p.Ack-q.ack) > 0 {
+		was, first := q.ack, !q.has(acked)
+		if first || int32(p.Ack-was) > 0 {
 			q.ack = p.Ack
 			q.facts |= acked
-		}
-		if p.Flags&(packet.SYN|packet.FIN) == 0 && p.Payload == 0 {
-			s.history.add('A', side)
+			if n := o.unseen(was, p.Ack); n > 0 && !first && s.running() {
+				for range n {
+					s.history.scaled(eventGap, 1-side, &o.gaps)
+				}
+			}
 		}
 		s.handshake.ack(side, p)
 	}
@@ -475,18 +480,40 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 		q.window = max(q.window, q.scaled(o, p.Window))
 		if p.Window == 0 && p.Flags&packet.FIN == 0 {
 			q.zeroWindows++
-			s.history.add('W', side)
 		}
 	} else {
 		q.window = max(q.window, uint32(p.Window))
 	}
-	if p.Flags&packet.FIN != 0 {
-		q.facts |= sentFIN
-		s.history.add('F', side)
-		if o.has(sentFIN) {
-			f.closed(s, closeFIN)
+	if p.Flags&packet.FIN != 0 && o.has(sentFIN) {
+		f.closed(s, closeFIN)
+	}
+}
+
+// running says whether both sides have opened the connection, and none has aborted it.
+func (s *Session) running() bool {
+	src := s.orient()
+	a, b := &s.ends[src].sequence, &s.ends[1-src].sequence
+	return b.has(sentSYN|sentSYNACK) && a.has(sentSYN|sentSYNACK|acked) && !a.has(sentRST) && !b.has(sentRST)
+}
+
+// unseen is how many stretches of the numbers from one acknowledgement to the next no packet had.
+func (q *sequence) unseen(from, to uint32) (n int) {
+	switch {
+	case !q.has(spoke):
+		return 0
+	case !q.has(tracked):
+		return 1
+	}
+	a, b := q.unwrap(from), q.unwrap(to)
+	for _, h := range q.holes {
+		if h.from < b && h.to > a {
+			n++
 		}
 	}
+	if b > q.next && !q.has(sentFIN) {
+		n++
+	}
+	return n
 }
 
 // scaled applies the window scale, which both SYNs must have offered (RFC 7323, 2.2). Where a SYN was not
@@ -499,13 +526,12 @@ func (q *sequence) scaled(o *sequence, window uint16) uint32 {
 }
 
 // countSYN takes in a SYN or SYN-ACK. sequence.scale holds the shift count plus one.
-func (f *Fold) countSYN(s *Session, q *sequence, r *ref, p *packet.Packet) {
+func countSYN(s *Session, q, o *sequence, r *ref, p *packet.Packet) {
 	if p.Flags&packet.ACK == 0 {
 		s.handshake.syn(r.side, p)
-		s.history.add('S', r.side)
-	} else {
+	} else if d := p.Ack - o.isn; !o.has(sentSYN) || d >= 1 && d <= smallWindow {
+		// One that acknowledges something else does not answer the SYN (it may acknowledge data in the SYN, RFC 7413).
 		s.handshake.synACK(r.side, p)
-		s.history.add('H', r.side)
 	}
 	if !q.has(sentSYN | sentSYNACK) {
 		q.isn = p.Seq

@@ -232,10 +232,10 @@ var Sessions = newTable(pb.Rows_SESSIONS, "sessions", []Column[Session]{
 		Meaning: "TCP flags that dst set, or-ed, as in src_tcp_flags"},
 		when((*Session).isTCP, u8(func(s *Session) *uint8 { return &s.DstTCPFlags }))},
 	{Info{Name: "conn_state", ClickHouse: keyword, Source: fold, Example: "SF",
-		Meaning: "State of the connection in Zeek's words, e.g. SF closed by both, S0 no answer, REJ refused"},
+		Meaning: "State of the connection in Zeek's words: S0 no answer, S1 established, SF closed by both, REJ refused, S2 and S3 closed by src or dst alone, RSTO and RSTR reset by src or dst, RSTOS0 and SH the same or a FIN by src with no answer seen, RSTRH and SHR by dst with no SYN seen, OTH midstream; UDP: S0, SF, SHR by who spoke; follows from what each side sent, in whatever order it was captured"},
 		text(func(s *Session) *string { return &s.ConnState })},
 	{Info{Name: "history", ClickHouse: "String", Codec: packed, Source: fold, Example: "ShADadFf",
-		Meaning: "What happened, in Zeek's history letters; upper case by src, lower case by dst"},
+		Meaning: "What happened, in Zeek's letters, upper case by src, lower case by dst: S SYN, H SYN-ACK, A ACK alone, D payload, F FIN, R RST, I FIN with RST, Q SYN with FIN or RST; at the 1st, 10th, 100th time T payload repeated or out of order, W zero window, G acknowledged but never seen; ^ in front: dst sent the first packet. At most 36 letters; C (bad checksum) does not occur, as checksums are not verified"},
 		text(func(s *Session) *string { return &s.History })},
 
 	{Info{Name: "handshake_rtt", Unit: "s", ClickHouse: "Nullable(Float64)", Codec: packed, Source: "capture time", Example: "0.0312",
