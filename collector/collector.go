@@ -17,6 +17,7 @@ import (
 	"github.com/tapweave/tapweave/collector/batcher"
 	"github.com/tapweave/tapweave/collector/decode"
 	"github.com/tapweave/tapweave/collector/publish"
+	"github.com/tapweave/tapweave/collector/sample"
 	"github.com/tapweave/tapweave/collector/source/udp"
 	"github.com/tapweave/tapweave/proto/pb"
 	"github.com/tapweave/tapweave/proto/record"
@@ -146,6 +147,10 @@ func (c *Collector) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	sampling, err := c.config.sampler()
+	if err != nil {
+		return err
+	}
 	c.publisher = publish.New(publish.Config{Partitions: c.config.Partitions, MemoryBytes: c.config.MemoryBytes},
 		c.kafka, c.counters, c.acked, c.failed)
 
@@ -184,7 +189,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	stop := make(chan struct{})
 	var workers sync.WaitGroup
 	for i, s := range c.sources {
-		w := c.newWorker(s, batchers[i], decode.New(decoder), stop)
+		w := c.newWorker(s, batchers[i], decode.New(decoder), sample.New(sampling), stop)
 		workers.Go(func() {
 			if err := w.run(life); err != nil {
 				end(err)

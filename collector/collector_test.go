@@ -17,6 +17,7 @@ import (
 
 	"github.com/tapweave/tapweave/collector/batcher"
 	"github.com/tapweave/tapweave/collector/decode"
+	"github.com/tapweave/tapweave/collector/sample"
 	"github.com/tapweave/tapweave/collector/source/capture"
 	"github.com/tapweave/tapweave/collector/source/udp"
 	"github.com/tapweave/tapweave/proto/batch"
@@ -36,7 +37,7 @@ func testConfig(k kafka.Config) Config {
 	c.Name, c.Listen, c.Workers, c.Partitions = "c1", "127.0.0.1:0", 2, partitions
 	c.ReceiveBytes = 4 << 20
 	c.DrainTime, c.FlushTimeout = 0, 10*time.Second
-	c.Sampling.Mode = "all"
+	c.Sampling = Sampling{Mode: "all"}
 	c.Kafka, c.Admin.Listen = k, "127.0.0.1:0"
 	return c
 }
@@ -183,7 +184,8 @@ func TestEndToEnd(t *testing.T) {
 		t.Errorf("second collector: %v", err)
 	}
 
-	judge, want, refused := decode.New(decode.Configuration{MaxDepth: 4, VXLANPorts: []uint16{4789}, Sample: decode.SampleAll}), map[string]int{}, 0
+	judge, want, refused := decode.New(decode.Configuration{MaxDepth: 4, VXLANPorts: []uint16{4789}, Payload: true}), map[string]int{}, 0
+	whole := sample.New(sample.Configuration{Mode: sample.All})
 	began := time.Now().UnixNano()
 	var conns []net.Conn
 	for range 8 {
@@ -203,6 +205,7 @@ func TestEndToEnd(t *testing.T) {
 			b = b[:5]
 		}
 		if judge.Datagram(0, packet.Addr{}, 0, b) == decode.OK {
+			whole.Apply(&judge.Flow, &judge.Packet)
 			want[describe(judge.Flow, judge.Packet)]++
 		} else {
 			refused++
@@ -455,7 +458,7 @@ func TestConfig(t *testing.T) {
 		"workers: -1":                       func(c *Config) { c.Workers = -1 },
 		"partitions 0 is not between":       func(c *Config) { c.Partitions = 0 },
 		"max_depth 0 is not between":        func(c *Config) { c.Tunnels.MaxDepth = 0 },
-		`sampling.mode: "some" is neither`:  func(c *Config) { c.Sampling.Mode = "some" },
+		`sampling.mode: "some" is none of`:  func(c *Config) { c.Sampling.Mode = "some" },
 		`tunnels.vni_scope: "x" is none of`: func(c *Config) { c.Tunnels.VNIScope = "x" },
 		"linger: 0s is not between":         func(c *Config) { c.Linger = 0 },
 	} {

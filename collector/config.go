@@ -10,8 +10,10 @@ import (
 
 	"github.com/tapweave/tapweave/collector/batcher"
 	"github.com/tapweave/tapweave/collector/decode"
+	"github.com/tapweave/tapweave/collector/sample"
 	"github.com/tapweave/tapweave/proto/record"
 	"github.com/tapweave/tapweave/service/admin"
+	"github.com/tapweave/tapweave/service/config"
 	"github.com/tapweave/tapweave/service/kafka"
 	"github.com/tapweave/tapweave/service/logging"
 )
@@ -24,7 +26,7 @@ type Config struct {
 	ReceiveBytes int                `yaml:"receive_buffer_bytes" doc:"Buffer of each socket in the kernel. It bridges pauses of the process."`
 	Partitions   int                `yaml:"partitions" doc:"P, the partitions of tapweave.packets. The same in every service. Sessions that are open when it changes are cut."`
 	Linger       time.Duration      `yaml:"linger" doc:"How long packets wait for others before they are published."`
-	MemoryBytes  int64              `yaml:"memory_bytes" doc:"What may wait for Kafka. At 70 % payload is no longer taken, at 100 % packets are lost; both are counted."`
+	MemoryBytes  int64              `yaml:"memory_bytes" doc:"What may wait for Kafka. At 70 % payload is no longer taken; from 94 % on packets are shed by session, ever more up to 100 %. All of it is counted."`
 	BatchBytes   int                `yaml:"batch_bytes" doc:"Size of a batch before compression at which it is published."`
 	BatchPackets int                `yaml:"batch_packets" doc:"Packets of a batch at which it is published."`
 	DrainTime    time.Duration      `yaml:"drain_time" doc:"How long packets are still taken after SIGTERM, while /readyz fails: longer than the load balancer needs to notice."`
@@ -39,8 +41,14 @@ type Config struct {
 
 // Sampling says which payload travels.
 type Sampling struct {
-	Mode  string `yaml:"mode" doc:"none or all."`
-	Bytes int    `yaml:"bytes" doc:"Most bytes of a packet's payload that travel. 0: as many as there are."`
+	Mode        string        `yaml:"mode" doc:"none. starts: the beginnings of known protocols, which applications are recognised by. rate: all of a share of the sessions. all. With rate and all a secret that is split between two packets is not redacted, nor a header's value that begins in another packet than its name."`
+	Bytes       int           `yaml:"bytes" doc:"Most bytes of a packet's payload that travel. 0: as many as there are."`
+	PushedBytes int           `yaml:"pushed_bytes" doc:"With mode starts, the longest pushed TCP segment that travels although its protocol is not known, if it is no text; a ClientHello's second one is such. 0: none."`
+	Share       float64       `yaml:"share" doc:"With mode rate, the share of the sessions, 0 to 1."`
+	Key         config.Secret `yaml:"key" doc:"With mode rate, what decides which sessions these are. The same in every collector."`
+	KeyFile     string        `yaml:"key_file" doc:"File whose content is the key."`
+	Redact      bool          `yaml:"redact" doc:"Whether asterisks replace the values of HTTP's Authorization, Proxy-Authorization, Cookie and Set-Cookie, and card numbers."`
+	Patterns    []string      `yaml:"patterns" doc:"RE2 expressions; asterisks replace what they match within one packet."`
 }
 
 // Tunnels says what is unwrapped.
@@ -55,6 +63,7 @@ type Tunnels struct {
 func DefaultConfig() Config {
 	b := batcher.DefaultConfiguration("", 0, 0)
 	d := decode.DefaultConfiguration()
+	s := sample.DefaultConfiguration()
 	name, err := os.Hostname()
 	if err != nil || name == "" {
 		name = "collector"
@@ -64,7 +73,7 @@ func DefaultConfig() Config {
 		Partitions: record.DefaultInputPartitions, Linger: 200 * time.Millisecond, MemoryBytes: 128 << 20,
 		BatchBytes: b.MaxBytes, BatchPackets: b.MaxPackets,
 		DrainTime: 10 * time.Second, FlushTimeout: 10 * time.Second,
-		Sampling: Sampling{Mode: "none"},
+		Sampling: Sampling{Mode: "starts", Bytes: s.Bytes, PushedBytes: s.PushedBytes, Share: s.Share, Redact: s.Redact},
 		Tunnels:  Tunnels{MaxDepth: d.MaxDepth, VXLANPorts: d.VXLANPorts, VNIScope: "shared"},
 		Topics:   kafka.DefaultTopicsConfig(),
 		Kafka:    kafka.DefaultConfig(),
@@ -99,11 +108,38 @@ func (c Config) Validate() error {
 	if err := c.batcher(0).Validate(); err != nil {
 		return err
 	}
+	s, err := c.sampler()
+	if err != nil {
+		return err
+	}
+	if err := s.Validate(); err != nil {
+		return fmt.Errorf("sampling.%w", err)
+	}
 	d, err := c.decoder()
 	if err != nil {
 		return err
 	}
 	return d.Validate()
+}
+
+func (c Config) sampler() (sample.Configuration, error) {
+	s := sample.Configuration{
+		Bytes: c.Sampling.Bytes, PushedBytes: c.Sampling.PushedBytes, Share: c.Sampling.Share, Key: c.Sampling.Key.Reveal(),
+		Redact: c.Sampling.Redact, Patterns: c.Sampling.Patterns,
+	}
+	switch c.Sampling.Mode {
+	case "none":
+		s.Mode = sample.None
+	case "starts":
+		s.Mode = sample.Starts
+	case "rate":
+		s.Mode = sample.Rate
+	case "all":
+		s.Mode = sample.All
+	default:
+		return s, fmt.Errorf("sampling.mode: %q is none of none, starts, rate, all", c.Sampling.Mode)
+	}
+	return s, nil
 }
 
 func (c Config) batcher(incarnation uint64) batcher.Configuration {
@@ -125,14 +161,6 @@ func (c Config) decoder() (decode.Configuration, error) {
 	default:
 		return d, fmt.Errorf("tunnels.vni_scope: %q is none of shared, isolated, map", c.Tunnels.VNIScope)
 	}
-	switch c.Sampling.Mode {
-	case "none":
-		d.Sample = decode.SampleNone
-	case "all":
-		d.Sample = decode.SampleAll
-	default:
-		return d, fmt.Errorf("sampling.mode: %q is neither none nor all", c.Sampling.Mode)
-	}
-	d.SampleBytes = c.Sampling.Bytes
+	d.Payload = c.Sampling.Mode != "none"
 	return d, nil
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/tapweave/tapweave/collector/batcher"
 	"github.com/tapweave/tapweave/collector/decode"
+	"github.com/tapweave/tapweave/collector/sample"
+	"github.com/tapweave/tapweave/proto/session"
 	"github.com/tapweave/tapweave/service/stats"
 )
 
@@ -13,36 +15,37 @@ import (
 // come over several receive queues of the network card and are stamped before they are queued.
 const settle = int64(10 * time.Millisecond)
 
-// shedAt is the share of the memory bound from which on payload is no longer taken.
-const shedAt = 0.7
-
 // worker takes the datagrams of one source.
 type worker struct {
 	collector *Collector
 	source    Source
 	batcher   *batcher.Batcher
 	decoder   *decode.Decoder
+	sampler   *sample.Sampler
 	stop      <-chan struct{}
 	// promise: nothing captured before will be taken any more. Nanoseconds since the Unix epoch.
 	promise int64
 
 	// Counts since the last report.
-	datagrams, bytes, shed uint64
-	reported               [decode.NumReasons]uint64
-	dropped                uint64
-
-	received, receivedBytes, decoded, kernel, shedBytes *stats.Counter
-	refused                                             [decode.NumReasons]*stats.Counter
+	datagrams, bytes        uint64
+	shedPackets, shedBytes  uint64
+	reported                [decode.NumReasons]uint64
+	dropped                 uint64
+	received, receivedBytes *stats.Counter
+	decoded, kernel         *stats.Counter
+	shed, shedPayload       *stats.Counter
+	refused                 [decode.NumReasons]*stats.Counter
 }
 
-func (c *Collector) newWorker(s Source, b *batcher.Batcher, d *decode.Decoder, stop <-chan struct{}) *worker {
+func (c *Collector) newWorker(s Source, b *batcher.Batcher, d *decode.Decoder, sampler *sample.Sampler, stop <-chan struct{}) *worker {
 	w := &worker{
-		collector: c, source: s, batcher: b, decoder: d, stop: stop, promise: c.opened - settle,
+		collector: c, source: s, batcher: b, decoder: d, sampler: sampler, stop: stop, promise: c.opened - settle,
 		received:      c.counters.Counter("received", "datagrams"),
 		receivedBytes: c.counters.Counter("received", "bytes"),
 		decoded:       c.counters.Counter("decoded", "packets"),
 		kernel:        c.counters.Counter("lost", "kernel"),
-		shedBytes:     c.counters.Counter("shed", "payload_bytes"),
+		shed:          c.counters.Counter("shed", "packets"),
+		shedPayload:   c.counters.Counter("shed", "payload_bytes"),
 	}
 	for r := decode.OK + 1; r < decode.NumReasons; r++ {
 		w.refused[r] = c.counters.Counter("refused", r.String())
@@ -98,7 +101,7 @@ func (w *worker) receive(wait time.Duration) (int, error) {
 		return 0, nil
 	}
 	d, newest := w.decoder, int64(0)
-	shedding := w.collector.publisher.Pressure() > shedAt
+	shed := relief(w.collector.publisher.Pressure())
 	for i := range datagrams {
 		g := &datagrams[i]
 		newest = max(newest, g.Time)
@@ -106,8 +109,14 @@ func (w *worker) receive(wait time.Duration) (int, error) {
 		if d.Datagram(g.Time, g.Source, g.Port, g.Payload) != decode.OK {
 			continue
 		}
-		if shedding && len(d.Packet.Data) > 0 {
-			w.shed += uint64(len(d.Packet.Data))
+		w.sampler.Apply(&d.Flow, &d.Packet)
+		if shed.payload {
+			if shed.threshold != 0 && session.PacketHash(&d.Flow, &d.Packet) >= shed.threshold {
+				w.batcher.Shed(&d.Flow, &d.Packet, shed.threshold)
+				w.shedPackets++
+				continue
+			}
+			w.shedBytes += uint64(len(d.Packet.Data))
 			d.Packet.Data = nil
 		}
 		w.batcher.Take(&d.Flow, &d.Packet)
@@ -121,8 +130,9 @@ func (w *worker) receive(wait time.Duration) (int, error) {
 func (w *worker) report() {
 	w.received.Add(w.datagrams)
 	w.receivedBytes.Add(w.bytes)
-	w.shedBytes.Add(w.shed)
-	w.datagrams, w.bytes, w.shed = 0, 0, 0
+	w.shed.Add(w.shedPackets)
+	w.shedPayload.Add(w.shedBytes)
+	w.datagrams, w.bytes, w.shedPackets, w.shedBytes = 0, 0, 0, 0
 	for r, n := range w.decoder.Counts {
 		to := w.refused[r]
 		if r == int(decode.OK) {

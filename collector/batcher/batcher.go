@@ -69,6 +69,8 @@ type Batcher struct {
 	worker   int
 	open     []*batch.Encoder
 	scratch  []byte
+	// shed is, by partition, the least threshold by which a packet was shed since the last batch; 0: none was.
+	shed []uint64
 
 	partitions, maxBytes, maxPackets int
 }
@@ -101,7 +103,7 @@ func New(c Configuration, workers int, emit Emit) []*Batcher {
 	}
 	all := make([]*Batcher, workers)
 	for w := range all {
-		b := &Batcher{producer: p, worker: w, partitions: c.Partitions, maxBytes: c.MaxBytes, maxPackets: c.MaxPackets}
+		b := &Batcher{producer: p, worker: w, partitions: c.Partitions, maxBytes: c.MaxBytes, maxPackets: c.MaxPackets, shed: make([]uint64, c.Partitions)}
 		for range c.Partitions {
 			b.open = append(b.open, batch.NewEncoder())
 		}
@@ -121,6 +123,15 @@ func (b *Batcher) Take(f *packet.Flow, p *packet.Packet) {
 		q.Lock()
 		b.seal(i, q, pb.PacketBatch_PACKETS)
 		q.Unlock()
+	}
+}
+
+// Shed notes that a packet is not taken, because the hash of its session is not below threshold. The partition's
+// next batch says so.
+func (b *Batcher) Shed(f *packet.Flow, p *packet.Packet, threshold uint64) {
+	i := Partition(f, p, b.partitions)
+	if b.shed[i] == 0 || threshold < b.shed[i] {
+		b.shed[i] = threshold
 	}
 }
 
@@ -159,7 +170,7 @@ func (b *Batcher) flush(watermark int64) {
 		q := &b.producer.partitions[i]
 		q.Lock()
 		q.promised[b.worker] = max(q.promised[b.worker], watermark)
-		if e.Len() > 0 || slices.Min(q.promised) > q.watermark {
+		if e.Len() > 0 || b.shed[i] != 0 || slices.Min(q.promised) > q.watermark {
 			b.seal(i, q, pb.PacketBatch_PACKETS)
 		}
 		q.Unlock()
@@ -173,8 +184,9 @@ func (b *Batcher) seal(i int, q *partition, kind pb.PacketBatch_Kind) {
 	q.watermark = slices.Min(q.promised)
 	s := &pb.PacketBatch{
 		Kind: kind, Producer: c.Producer, Incarnation: c.Incarnation, Sequence: q.sequence,
-		Watermark: q.watermark, Partitions: uint32(c.Partitions),
+		Watermark: q.watermark, Partitions: uint32(c.Partitions), ShedThreshold: b.shed[i],
 	}
+	b.shed[i] = 0
 	if e := b.open[i]; e.Len() > 0 {
 		s.Packets, s.Oldest = uint32(e.Len()), e.Oldest()
 		b.scratch = e.Seal(b.scratch[:0], c.Compression)

@@ -22,7 +22,7 @@ func TestThroughBatches(t *testing.T) {
 	}
 	const partitions = 4
 	conf := decode.DefaultConfiguration()
-	conf.Sample, conf.Scope = decode.SampleAll, decode.Isolated
+	conf.Payload, conf.Scope = true, decode.Isolated
 	for _, name := range capturetest.Files(t) {
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			var in, out [partitions][]described

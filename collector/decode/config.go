@@ -19,14 +19,6 @@ const (
 	Mapped
 )
 
-// Sample says which payload travels with a packet.
-type Sample uint8
-
-const (
-	SampleNone Sample = iota
-	SampleAll
-)
-
 // Configuration of a Decoder.
 type Configuration struct {
 	// MaxDepth is how many tunnels around a packet are unwrapped, the mirror's own included; 1 to
@@ -38,10 +30,8 @@ type Configuration struct {
 	// Default: Shared.
 	Scope   Scope
 	Tenants map[uint32]string
-	// Sample says which payload travels, SampleBytes how many bytes of a packet at most; 0: as many as
-	// there are. Default: SampleNone.
-	Sample      Sample
-	SampleBytes int
+	// Payload says whether Packet.Data holds the captured payload, or nothing. Default: nothing.
+	Payload bool
 }
 
 // DefaultConfiguration returns the defaults.
@@ -53,9 +43,6 @@ func DefaultConfiguration() Configuration {
 func (c Configuration) Validate() error {
 	if c.MaxDepth < 1 || c.MaxDepth > packet.MaxCarriers {
 		return fmt.Errorf("max_depth %d is not between 1 and %d", c.MaxDepth, packet.MaxCarriers)
-	}
-	if c.SampleBytes < 0 {
-		return fmt.Errorf("sample_bytes %d is negative", c.SampleBytes)
 	}
 	for vni := range c.Tenants {
 		if vni >= 1<<24 {

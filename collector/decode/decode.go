@@ -62,7 +62,7 @@ type Decoder struct {
 	maxDepth int
 	ports    []uint16
 	tenants  tenants
-	sample   int // bytes
+	payload  bool
 
 	// carriers and vlans are how many elements of the flow's arrays may be other than zero.
 	carriers, vlans uint8
@@ -70,13 +70,7 @@ type Decoder struct {
 
 // New returns a decoder. The configuration has been validated.
 func New(c Configuration) *Decoder {
-	d := &Decoder{maxDepth: c.MaxDepth, ports: c.VXLANPorts, tenants: newTenants(c.Scope, c.Tenants)}
-	if c.Sample == SampleAll {
-		if d.sample = c.SampleBytes; d.sample == 0 {
-			d.sample = 1<<31 - 1
-		}
-	}
-	return d
+	return &Decoder{maxDepth: c.MaxDepth, ports: c.VXLANPorts, tenants: newTenants(c.Scope, c.Tenants), payload: c.Payload}
 }
 
 // Frame decodes a whole frame of a capture file. original is the frame's length before the capture cut it,
@@ -366,9 +360,9 @@ func (d *Decoder) unwrap(s *start, b []byte, original, stop int) Reason {
 			p.Payload = uint32(length)
 			p.Checksum = digest(body)
 		}
-		if d.sample > 0 && len(body) > header && p.Payload > 0 {
+		if d.payload && len(body) > header && p.Payload > 0 {
 			p.Data = body[header:]
-			if most := min(int(p.Payload), d.sample); len(p.Data) > most {
+			if most := int(p.Payload); len(p.Data) > most {
 				p.Data = p.Data[:most]
 			}
 		}

@@ -277,7 +277,7 @@ func TestFrame(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conf := decode.DefaultConfiguration()
-			conf.Sample = decode.SampleAll
+			conf.Payload = true
 			d := decode.New(conf)
 			// A frame before it has to leave nothing behind.
 			if r := d.Frame(1, 1, nested(eth(0x8100, unhex("0001 8100 0002 8100 0003 0800"), ip4(6, 0, syn)), 91, 92, 93, 94), 1000); r != decode.OK {
@@ -466,17 +466,13 @@ func TestTenants(t *testing.T) {
 	}
 }
 
-func TestSample(t *testing.T) {
-	for _, c := range []struct {
-		sample decode.Sample
-		bytes  int
-		want   string
-	}{{decode.SampleNone, 0, ""}, {decode.SampleNone, 3, ""}, {decode.SampleAll, 0, "hello"}, {decode.SampleAll, 3, "hel"}} {
+func TestPayload(t *testing.T) {
+	for payload, want := range map[bool]string{false: "", true: "hello"} {
 		conf := decode.DefaultConfiguration()
-		conf.Sample, conf.SampleBytes = c.sample, c.bytes
+		conf.Payload = payload
 		d := decode.New(conf)
-		if d.Frame(1, 101, segment, len(segment)); string(d.Packet.Data) != c.want {
-			t.Errorf("%d, %d: %q, want %q", c.sample, c.bytes, d.Packet.Data, c.want)
+		if d.Frame(1, 101, segment, len(segment)); string(d.Packet.Data) != want {
+			t.Errorf("%v: %q, want %q", payload, d.Packet.Data, want)
 		}
 	}
 }
@@ -512,7 +508,6 @@ func TestValidate(t *testing.T) {
 		{func(c *decode.Configuration) { c.MaxDepth = 0 }, false},
 		{func(c *decode.Configuration) { c.MaxDepth = packet.MaxCarriers }, true},
 		{func(c *decode.Configuration) { c.MaxDepth = packet.MaxCarriers + 1 }, false},
-		{func(c *decode.Configuration) { c.SampleBytes = -1 }, false},
 		{func(c *decode.Configuration) { c.Tenants = map[uint32]string{1 << 24: "x"} }, false},
 	} {
 		conf := decode.DefaultConfiguration()

@@ -18,7 +18,7 @@ import (
 // TestGopacket compares each TCP and UDP packet of the shared captures with what gopacket makes of it.
 func TestGopacket(t *testing.T) {
 	conf := decode.DefaultConfiguration()
-	conf.Sample = decode.SampleAll
+	conf.Payload = true
 	compared := 0
 	for _, name := range capturetest.Files(t) {
 		t.Run(filepath.Base(name), func(t *testing.T) {
@@ -185,7 +185,7 @@ func sound(tb testing.TB, d *decode.Decoder, frame int) {
 // TestDamaged cuts and flips sampled frames of every capture at sampled places.
 func TestDamaged(t *testing.T) {
 	conf := decode.DefaultConfiguration()
-	conf.Sample = decode.SampleAll
+	conf.Payload = true
 	for _, name := range capturetest.Files(t) {
 		d := decode.New(conf)
 		n := 0
@@ -213,7 +213,7 @@ func TestDamaged(t *testing.T) {
 
 func TestAllocations(t *testing.T) {
 	conf := decode.DefaultConfiguration()
-	conf.Sample, conf.Scope = decode.SampleAll, decode.Isolated
+	conf.Payload, conf.Scope = true, decode.Isolated
 	for _, name := range capturetest.Files(t) {
 		var frames []capture.Record
 		records(t, name, func(r capture.Record) {
@@ -254,7 +254,7 @@ func FuzzFrame(f *testing.F) {
 	seed(f, func(r capture.Record) { f.Add(uint32(r.Link), r.Data, r.Original) })
 	f.Add(uint32(decode.LinkLinuxSLL2), make([]byte, 60), 60)
 	conf := decode.DefaultConfiguration()
-	conf.Sample = decode.SampleAll
+	conf.Payload = true
 	d, fresh := decode.New(conf), decode.New(conf)
 	f.Fuzz(func(t *testing.T, link uint32, frame []byte, original int) {
 		if original > 1<<30 {
@@ -278,7 +278,7 @@ func FuzzFrame(f *testing.F) {
 func FuzzDatagram(f *testing.F) {
 	seed(f, func(r capture.Record) { f.Add(append([]byte{8, 0, 0, 0, 0, 0, 27, 0}, r.Data...)) })
 	conf := decode.DefaultConfiguration()
-	conf.Sample, conf.Scope = decode.SampleAll, decode.Isolated
+	conf.Payload, conf.Scope = true, decode.Isolated
 	d := decode.New(conf)
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		if d.Datagram(1, packet.Addr{15: 1}, 2, payload) == decode.OK {

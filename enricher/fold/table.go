@@ -207,28 +207,11 @@ func (f *Fold) refer(r *ref, fl *packet.Flow, name uint32) {
 		tenant = session.DefaultTenant
 	}
 	var low bool
-	r.key, low = keyOf(tenant, fl.Protocol, fl.Src, fl.SrcPort, fl.Dst, fl.DstPort, fl.ICMPID)
+	r.key, low = session.KeyOf(tenant, fl.Protocol, fl.Src, fl.SrcPort, fl.Dst, fl.DstPort, fl.ICMPID)
 	r.hash = r.key.Hash()
 	if !low {
 		r.side = high
 	}
-}
-
-// keyOf returns the key of a packet, and whether its sender is the low end. The ports of ICMP are its type and
-// the type that answers it, or the code of a type that has no answer.
-func keyOf(tenant string, protocol uint8, src packet.Addr, srcPort uint16, dst packet.Addr, dstPort, icmpID uint16) (session.Key, bool) {
-	paired := false
-	if protocol == packet.ProtoICMP || protocol == packet.ProtoICMPv6 {
-		var answer uint8
-		if answer, paired = session.ICMPPair(protocol == packet.ProtoICMPv6, uint8(srcPort)); paired {
-			dstPort = uint16(answer)
-		}
-	}
-	k, low := session.NewKey(tenant, protocol, src, srcPort, dst, dstPort)
-	if paired {
-		k.Extra = uint64(icmpID)
-	}
-	return k, low
 }
 
 // packet folds one packet.
@@ -296,7 +279,7 @@ func quoted(r *ref, p *packet.Packet) (own *ref, about session.Key, ok bool) {
 		q.s = nil
 		q.key.Extra = session.PairHash(r.key.Tenant, &src, &dst)
 		q.hash = q.key.Hash()
-		about, _ = keyOf(r.key.Tenant, protocol, src, srcPort, dst, dstPort, packet.QuoteICMPID(p.Head))
+		about, _ = session.KeyOf(r.key.Tenant, protocol, src, srcPort, dst, dstPort, packet.QuoteICMPID(p.Head))
 	}
 	return &q, about, ok
 }

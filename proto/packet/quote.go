@@ -34,6 +34,23 @@ func QuoteICMPID(head []byte) uint16 {
 	return binary.BigEndian.Uint16(rest[4:])
 }
 
+// QuoteHeaders returns what of a quote is no payload: the IP headers, and the 8 bytes behind them that hold
+// ports or identifiers.
+func QuoteHeaders(head []byte) []byte {
+	const identifying = 8
+	_, _, _, rest, ok := quoted(head)
+	switch {
+	case !ok:
+		return nil
+	case rest != nil:
+		return head[:len(head)-max(len(rest)-identifying, 0)]
+	case head[0]>>4 == 4: // of a fragment other than the first, or cut within the header
+		return head[:min(len(head), int(head[0]&15)*4)]
+	default:
+		return head[:40]
+	}
+}
+
 // quoted takes the IP headers off. rest is what follows them, nothing if that is not the transport header.
 func quoted(head []byte) (src, dst Addr, protocol uint8, rest []byte, ok bool) {
 	if len(head) == 0 {

@@ -41,6 +41,37 @@ func NewKey(tenant string, protocol uint8, src packet.Addr, srcPort uint16, dst 
 	return k, false
 }
 
+// KeyOf returns the key of a packet with the ports of a packet.Flow, and whether its sender is the low end. The
+// ports of ICMP become its type and the type that answers it, or the code of a type that has no answer. An
+// ICMP error's Extra, the hash of the pair that it quotes, is for the caller to set.
+func KeyOf(tenant string, protocol uint8, src packet.Addr, srcPort uint16, dst packet.Addr, dstPort, icmpID uint16) (Key, bool) {
+	paired := false
+	if protocol == packet.ProtoICMP || protocol == packet.ProtoICMPv6 {
+		var answer uint8
+		if answer, paired = ICMPPair(protocol == packet.ProtoICMPv6, uint8(srcPort)); paired {
+			dstPort = uint16(answer)
+		}
+	}
+	k, low := NewKey(tenant, protocol, src, srcPort, dst, dstPort)
+	if paired {
+		k.Extra = uint64(icmpID)
+	}
+	return k, low
+}
+
+// PacketHash is the hash of the session that a packet belongs to, as far as the packet itself tells: that of a
+// fragment, which knows no ports, is the hash of its addresses and protocol. What is sampled and what is shed
+// goes by it.
+func PacketHash(f *packet.Flow, p *packet.Packet) uint64 {
+	k, _ := KeyOf(f.Tenant, f.Protocol, f.Src, f.SrcPort, f.Dst, f.DstPort, f.ICMPID)
+	if len(p.Head) > 0 && p.Fragment == 0 {
+		if src, dst, _, _, _, ok := packet.Quote(p.Head); ok {
+			k.Extra = PairHash(f.Tenant, &src, &dst)
+		}
+	}
+	return k.Hash()
+}
+
 // Hash returns a well mixed 64-bit hash of the key. It is the same on every machine and in every version of
 // the program: partitions, shedding and snapshots rely on it.
 func (k *Key) Hash() uint64 {

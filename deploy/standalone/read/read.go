@@ -176,7 +176,7 @@ func newReader(o Options) *reader {
 // decoderConfiguration is what a collector of the service has by default, but that all of the payload travels.
 func decoderConfiguration() decode.Configuration {
 	c := decode.DefaultConfiguration()
-	c.Sample = decode.SampleAll
+	c.Payload = true
 	return c
 }
 

@@ -278,7 +278,7 @@ func TestOtherLinkTypes(t *testing.T) {
 func compare(t *testing.T, name string, rec *capture.Record, d *datagram) {
 	t.Helper()
 	c := decode.DefaultConfiguration()
-	c.Sample = decode.SampleAll
+	c.Payload = true
 	want := decode.New(c)
 	reason := want.Frame(rec.Time, rec.Link, rec.Data, rec.Original)
 	if want.Flow.NCarriers == 0 {
