@@ -20,7 +20,7 @@ import (
 
 // bench folds packets that a test writes down, and keeps what comes out.
 type bench struct {
-	t        *testing.T
+	t        testing.TB
 	f        *Fold
 	offset   int64
 	sequence map[string]uint64
@@ -31,7 +31,7 @@ type bench struct {
 	packets  int
 }
 
-func newBench(t *testing.T, change func(*Settings)) *bench {
+func newBench(t testing.TB, change func(*Settings)) *bench {
 	b := &bench{t: t, sequence: map[string]uint64{}, traffic: map[columns.TrafficDimensions]columns.TrafficSums{}}
 	set := DefaultSettings()
 	if change != nil {

@@ -68,14 +68,7 @@ func (f *Fold) fragment(r *ref, p *packet.Packet) *datagram {
 			f.giveUp(g.head)
 		}
 		d = &datagram{key: k, flow: *r.flow, name: r.name, first: p.Time, offset: f.heard(f.merge.oldest(f.offset)), total: -1}
-		g.open[k] = d
-		if d.prev = g.tail; d.prev != nil {
-			d.prev.next = d
-		} else {
-			g.head = d
-			g.due = expires(p.Time, int64(f.set.FragmentTimeout))
-		}
-		g.tail = d
+		g.add(d, int64(f.set.FragmentTimeout))
 	}
 	d.first, d.last = min(d.first, p.Time), max(d.last, p.Time)
 	d.fragments++
@@ -142,6 +135,18 @@ func (d *datagram) leading() []byte {
 		n++
 	}
 	return d.header[:n]
+}
+
+// add opens a datagram.
+func (g *fragments) add(d *datagram, timeout int64) {
+	g.open[d.key] = d
+	if d.prev = g.tail; d.prev != nil {
+		d.prev.next = d
+	} else {
+		g.head = d
+		g.due = expires(d.first, timeout)
+	}
+	g.tail = d
 }
 
 func (g *fragments) remove(f *Fold, d *datagram) {

@@ -90,10 +90,7 @@ func (m *merger) add(f *Fold, b *pb.PacketBatch, name uint32) {
 // decode makes the packets of a batch ready to be walked through. A batch that does not decode, or holds a
 // packet older than it says, is dropped.
 func (m *merger) decode(f *Fold, c *cursor) bool {
-	err := c.batch.Decode(c.columns)
-	if err == nil && !c.batch.Sorted {
-		slices.SortStableFunc(c.batch.Packets, func(a, b packet.Packet) int { return compare(a.Time, b.Time) })
-	}
+	err := c.read()
 	if err == nil && (len(c.batch.Packets) == 0 || c.batch.Packets[0].Time < c.time) {
 		err = fmt.Errorf("%w: no packet, or one older than the batch says", batch.ErrCorrupt)
 	}
@@ -109,6 +106,15 @@ func (m *merger) decode(f *Fold, c *cursor) bool {
 		f.refer(&c.refs[i], &c.batch.Flows[i], c.name)
 	}
 	return true
+}
+
+// read decodes the batch and sorts its packets by time.
+func (c *cursor) read() error {
+	err := c.batch.Decode(c.columns)
+	if err == nil && !c.batch.Sorted {
+		slices.SortStableFunc(c.batch.Packets, func(a, b packet.Packet) int { return compare(a.Time, b.Time) })
+	}
+	return err
 }
 
 // step goes to the next packet and says whether there is one.

@@ -114,7 +114,10 @@ func (a timer) before(b timer) bool {
 	if a.s.created != b.s.created {
 		return a.s.created < b.s.created
 	}
-	return string(a.s.id[:]) < string(b.s.id[:])
+	if a.s.id != b.s.id {
+		return string(a.s.id[:]) < string(b.s.id[:])
+	}
+	return a.s.number < b.s.number // one was evicted, and another began at the same time
 }
 
 // due is the time of the first timer, math.MaxInt64 without any.
@@ -198,7 +201,13 @@ func (h *timers) down(i int) {
 // refer fills in what the fold keeps of a flow of a batch.
 func (f *Fold) refer(r *ref, fl *packet.Flow, name uint32) {
 	f.serial++
-	*r = ref{flow: fl, tap: f.taps.of(fl), name: name, serial: f.serial}
+	f.describe(r, fl, name)
+	r.serial = f.serial
+}
+
+// describe is refer without a new serial number.
+func (f *Fold) describe(r *ref, fl *packet.Flow, name uint32) {
+	*r = ref{flow: fl, tap: f.taps.of(fl), name: name}
 	if fl.Protocol == packet.ProtoICMP || fl.Protocol == packet.ProtoICMPv6 {
 		r.shared = session.ICMPError(fl.Protocol == packet.ProtoICMPv6, uint8(fl.SrcPort))
 	}
