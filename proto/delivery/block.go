@@ -12,8 +12,9 @@ import (
 //
 // before are the positions of a reader at the start of the flight: they decide which records count, and they
 // tell two logs apart whose offsets are the same because the topic was remade.
-func Token(table string, partition int32, before []At, r Range) string {
-	return token(table, partition, digest(before), r)
+// rows, where not empty, are those of the one record of r that are in the block.
+func Token(table string, partition int32, before []At, r, rows Range) string {
+	return token(table, partition, digest(before), r, rows)
 }
 
 func digest(at []At) string {
@@ -25,8 +26,12 @@ func digest(at []At) string {
 	return encoding.EncodeToString(sum[:9])
 }
 
-func token(table string, partition int32, before string, r Range) string {
-	return fmt.Sprintf("%s/%d/%d-%d/%s", table, partition, r.From, r.To, before)
+func token(table string, partition int32, before string, r, rows Range) string {
+	t := fmt.Sprintf("%s/%d/%d-%d/%s", table, partition, r.From, r.To, before)
+	if rows != (Range{}) {
+		t += fmt.Sprintf("/%d-%d", rows.From, rows.To)
+	}
+	return t
 }
 
 // Do is what a sink has to do.
@@ -43,8 +48,8 @@ const (
 	// [Blocks.Inserted]. Without rows, tell Done. To narrow what a sink can do that lost its partition long ago,
 	// check the generation once more before the last bytes of the request are sent.
 	DoInsert
-	// DoDeadLetter: append what the one record of Range has for Table to tapweave.deadletter; tell
-	// [Blocks.DeadLettered].
+	// DoDeadLetter: append the one row that Rows of the one record of Range has for Table to tapweave.deadletter;
+	// tell [Blocks.DeadLettered].
 	DoDeadLetter
 	// DoLeave: the partition may belong to another. Drop everything, commit nothing, join again.
 	DoLeave
@@ -56,8 +61,10 @@ func (d Do) String() string {
 
 // Action is one thing to be done.
 type Action struct {
-	Do     Do
-	Range  Range
+	Do    Do
+	Range Range
+	// Rows, where not empty, are rows of the one record of Range, counted from 0 among those for Table.
+	Rows   Range
 	Commit Commit
 	Table  string
 	Token  string
@@ -70,7 +77,7 @@ type Action struct {
 //
 //	read ──▶ commit the range ──▶ insert, one block a table ──▶ read …
 //	              ▲                     │ the data is wrong
-//	              └──── commit half ◀───┘ of one record: dead letter
+//	              └──── commit half ◀───┘ of one row: dead letter
 //
 // A commit whose outcome is unknown ends the generation: were it tried again, the first try could still land
 // behind a later commit of the same generation, and a successor would choose another range where blocks of the
@@ -82,6 +89,7 @@ type Blocks struct {
 	positions []At   // at offset
 	before    string // digest of positions, while there is a flight
 	after     []At   // at the end of the flight
+	rows      func(table string, offset int64) int
 	flight    *Flight
 	refused   []string // tables that refused the whole flight
 	state     Do
@@ -89,10 +97,9 @@ type Blocks struct {
 }
 
 // NewBlocks begins at the committed offset, or where nothing was committed at the one from which to read.
-// inputs is the number of input partitions that share the output partition. tables are in the order in which
-// they are to be filled; the one whose rows tell the high mark is best the last.
+// inputs is the number of input partitions that share the output partition, see [Capacity]. The last of the tables
+// is filled when all others have the range: its rows may tell the high mark, for when offsets are lost.
 func NewBlocks(partition int32, inputs int, tables []string, offset int64, m Sink) (*Blocks, error) {
-	largest := Sink{Positions: make([]At, inputs), Flight: &Flight{Done: tables}}
 	if len(tables) == 0 {
 		return nil, errors.New("no tables")
 	}
@@ -100,12 +107,9 @@ func NewBlocks(partition int32, inputs int, tables []string, offset int64, m Sin
 		if t == "" || len(t) > 255 {
 			return nil, fmt.Errorf("table %q", t)
 		}
-		if len(t) >= len(largest.Flight.Table) {
-			largest.Flight.Table = t
-		}
 	}
-	if _, err := largest.Encode(); err != nil {
-		return nil, fmt.Errorf("%d input partitions in one output partition: %w", inputs, err)
+	if most := Capacity(tables); inputs > most {
+		return nil, fmt.Errorf("%d input partitions in one output partition: the offset metadata has room for %d", inputs, most)
 	}
 	if len(m.Positions) > inputs {
 		return nil, fmt.Errorf("metadata with %d input partitions, at most %d", len(m.Positions), inputs)
@@ -117,12 +121,28 @@ func NewBlocks(partition int32, inputs int, tables []string, offset int64, m Sin
 			return nil, corrupt("sink offset metadata", "range %v at offset %d", f.Range, offset)
 		}
 		if f.Table != "" && !slices.Contains(tables, f.Table) {
-			f.Table, f.Piece = "", Range{}
+			f.Table, f.Piece, f.Rows = "", Range{}, Range{}
 		}
 		f.Done = slices.Clone(f.Done)
 		b.flight = &f
 	}
 	return b, nil
+}
+
+// Capacity is how many input partitions can share an output partition: the metadata has to hold the positions of
+// all of them.
+func Capacity(tables []string) int {
+	f := &Flight{Done: tables}
+	for _, t := range tables {
+		if len(t) >= len(f.Table) {
+			f.Table = t
+		}
+	}
+	others, err := Sink{Flight: f}.Encode()
+	if err != nil {
+		return 0
+	}
+	return (encoding.DecodedLen(MaxMetadata) - encoding.DecodedLen(len(others))) / positionBytes
 }
 
 // Next returns what is to be done: one thing, or several inserts, which can be done in any order or at once.
@@ -142,33 +162,49 @@ func (b *Blocks) Next() []Action {
 		return []Action{{Do: DoCommit, Commit: Commit{b.offset, m}}}
 	case DoInsert:
 		if f.Table != "" {
-			return []Action{b.insert(f.Table, f.Piece)}
+			return []Action{b.insert(f.Table, f.Piece, f.Rows)}
 		}
 		var a []Action
-		for _, t := range b.tables {
-			if !slices.Contains(f.Done, t) && !slices.Contains(b.refused, t) {
-				a = append(a, b.insert(t, f.Range))
-			}
+		for _, t := range b.missing() {
+			a = append(a, b.insert(t, f.Range, Range{}))
 		}
 		return a
 	case DoDeadLetter:
-		return []Action{{Do: DoDeadLetter, Range: f.Piece, Table: f.Table}}
+		rows := f.Rows
+		if rows == (Range{}) {
+			rows = Range{0, 1}
+		}
+		return []Action{{Do: DoDeadLetter, Range: f.Piece, Rows: rows, Table: f.Table}}
 	}
 	return []Action{{Do: DoLeave}}
 }
 
-func (b *Blocks) insert(table string, r Range) Action {
-	return Action{Do: DoInsert, Range: r, Table: table, Token: token(table, b.partition, b.before, r)}
+// missing are the tables that are to get the whole flight now.
+func (b *Blocks) missing() []string {
+	var list []string
+	last := b.tables[len(b.tables)-1]
+	for _, t := range b.tables {
+		if slices.Contains(b.flight.Done, t) || slices.Contains(b.refused, t) || t == last && len(list)+len(b.refused) > 0 {
+			continue
+		}
+		list = append(list, t)
+	}
+	return list
+}
+
+func (b *Blocks) insert(table string, r, rows Range) Action {
+	return Action{Do: DoInsert, Range: r, Rows: rows, Table: table, Token: token(table, b.partition, b.before, r, rows)}
 }
 
 // Reader returns a reader for the records of the next range.
 func (b *Blocks) Reader() *Reader { return NewReader(b.positions) }
 
 // Filled says that the records from the offset up to to, which is not one of them, are read; r is the reader
-// that took them. It is an error if a range in flight is to end elsewhere, or if r met more input partitions
-// than there are.
-func (b *Blocks) Filled(to int64, r *Reader) error {
+// that took them, and rows says how many rows a record has for a table. It is an error if a range in flight is to end
+// elsewhere, or if r met more input partitions than there are.
+func (b *Blocks) Filled(to int64, r *Reader, rows func(table string, offset int64) int) error {
 	after := r.Positions()
+	b.rows = rows
 	b.before = digest(b.positions)
 	switch {
 	case b.state != DoRead:
@@ -247,13 +283,8 @@ func (b *Blocks) DeadLettered(c Outcome) {
 // the whole range and pieces of it.
 func (b *Blocks) done() {
 	f := b.flight
-	if f.Table != "" {
+	if f.Table != "" || len(b.missing()) > 0 {
 		return
-	}
-	for _, t := range b.tables {
-		if !slices.Contains(f.Done, t) && !slices.Contains(b.refused, t) {
-			return
-		}
 	}
 	if len(b.refused) > 0 {
 		f.Table, f.Piece = b.refused[0], f.Range
@@ -262,29 +293,45 @@ func (b *Blocks) done() {
 		return
 	}
 	b.offset, b.positions, b.after = f.Range.To, b.after, nil
-	b.flight = nil
+	b.flight, b.rows = nil, nil
 	b.settled = false
 	b.state = DoRead
 }
 
-// halve narrows the piece that was refused. What is committed first is the narrower piece: a successor tries
-// that, and never the wider one again.
+// halve narrows the piece that was refused, down to one record and then to one row. What is committed first is the
+// narrower piece: a successor tries that, and never the wider one again.
 func (b *Blocks) halve() {
-	p := &b.flight.Piece
-	if p.To-p.From == 1 {
+	f := b.flight
+	b.state = DoCommit
+	if p := &f.Piece; p.To-p.From > 1 {
+		p.To = p.From + (p.To-p.From)/2
+		return
+	}
+	r := f.Rows
+	if r == (Range{}) {
+		r.To = int64(b.rows(f.Table, f.Piece.From))
+	}
+	if r.To-r.From <= 1 {
 		b.state = DoDeadLetter
 		return
 	}
-	p.To = p.From + (p.To-p.From)/2
-	b.state = DoCommit
+	r.To = r.From + (r.To-r.From)/2
+	f.Rows = r
 }
 
-// advance goes on behind the piece: with the rest of the range, or with the other tables.
+// advance goes on behind the piece: with the rest of the record or of the range, or with the other tables.
 func (b *Blocks) advance() {
 	f := b.flight
+	b.state = DoCommit
+	if n := f.Rows.To; n > 0 {
+		f.Rows = Range{}
+		if all := int64(b.rows(f.Table, f.Piece.From)); n < all {
+			f.Rows = Range{n, all}
+			return
+		}
+	}
 	if f.Piece.To < f.Range.To {
 		f.Piece = Range{f.Piece.To, f.Range.To}
-		b.state = DoCommit
 		return
 	}
 	f.Done = append(f.Done, f.Table)

@@ -17,6 +17,9 @@ func script(t *testing.T, b *Blocks, lines string) (metadata string) {
 		next := b.Next()
 		for _, a := range next {
 			s := fmt.Sprintf("%v%v", a.Do, a.Range)
+			if a.Rows != (Range{}) {
+				s += fmt.Sprintf("rows%v", a.Rows)
+			}
 			if a.Do == DoCommit {
 				m, err := DecodeSink(a.Commit.Metadata)
 				if err != nil {
@@ -26,6 +29,9 @@ func script(t *testing.T, b *Blocks, lines string) (metadata string) {
 				s = fmt.Sprintf("commit %d", a.Commit.Offset)
 				if f := m.Flight; f != nil {
 					s += fmt.Sprintf(" %v %v %s%v", f.Range, f.Done, f.Table, f.Piece)
+					if f.Rows != (Range{}) {
+						s += fmt.Sprintf("rows%v", f.Rows)
+					}
 				}
 			}
 			if a.Table != "" {
@@ -46,7 +52,7 @@ func script(t *testing.T, b *Blocks, lines string) (metadata string) {
 			for n := next[0].Range.From; n < to; n++ {
 				r.Read(out(1, 1, uint64(n)+1))
 			}
-			if err := b.Filled(to, r); err != nil {
+			if err := b.Filled(to, r, three); err != nil {
 				t.Fatal(err)
 			}
 		case DoCommit:
@@ -63,41 +69,54 @@ func script(t *testing.T, b *Blocks, lines string) (metadata string) {
 	return metadata
 }
 
+// three rows are in each record.
+func three(string, int64) int { return 3 }
+
 func TestBlocks(t *testing.T) {
-	b, err := NewBlocks(0, 4, []string{"traffic", "sessions"}, 100, Sink{})
+	b, err := NewBlocks(0, 4, []string{"traffic", "packets", "sessions"}, 100, Sink{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	script(t, b, `read{100 -1}: 104
 		commit 100 {100 104} [] {0 0}: done
-		insert{100 104} traffic, insert{100 104} sessions: sessions done, traffic unknown
+		insert{100 104} traffic, insert{100 104} packets: packets done, traffic unknown
 		insert{100 104} traffic: traffic done
+		insert{100 104} sessions: sessions done
 		read{104 -1}: 108
 		commit 104 {104 108} [] {0 0}: done
-		insert{104 108} traffic, insert{104 108} sessions: traffic refused, sessions unknown
-		insert{104 108} sessions: sessions done
-		commit 104 {104 108} [sessions] traffic{104 106}: done
+		insert{104 108} traffic, insert{104 108} packets: traffic refused, packets unknown
+		insert{104 108} packets: packets done
+		commit 104 {104 108} [packets] traffic{104 106}: done
 		insert{104 106} traffic: traffic done
-		commit 104 {104 108} [sessions] traffic{106 108}: done
+		commit 104 {104 108} [packets] traffic{106 108}: done
 		insert{106 108} traffic: traffic unknown
-		insert{106 108} traffic: traffic refused`)
-	m := script(t, b, "commit 104 {104 108} [sessions] traffic{106 107}: unknown\nleave{0 0}: ")
+		insert{106 108} traffic: traffic refused
+		commit 104 {104 108} [packets] traffic{106 107}: done
+		insert{106 107} traffic: traffic refused`)
+	m := script(t, b, "commit 104 {104 108} [packets] traffic{106 107}rows{0 1}: unknown\nleave{0 0}: ")
 
 	// Whoever comes next, if that commit landed.
 	s, err := DecodeSink(m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err = NewBlocks(0, 4, []string{"traffic", "sessions"}, 104, s)
+	b, err = NewBlocks(0, 4, []string{"traffic", "packets", "sessions"}, 104, s)
 	if err != nil {
 		t.Fatal(err)
 	}
 	script(t, b, `read{104 108}: 108
-		insert{106 107} traffic: traffic refused
-		dead letter{106 107} traffic: unknown
-		dead letter{106 107} traffic: done
-		commit 104 {104 108} [sessions] traffic{107 108}: done
-		insert{107 108} traffic: traffic done`)
+		insert{106 107}rows{0 1} traffic: traffic done
+		commit 104 {104 108} [packets] traffic{106 107}rows{1 3}: done
+		insert{106 107}rows{1 3} traffic: traffic refused
+		commit 104 {104 108} [packets] traffic{106 107}rows{1 2}: done
+		insert{106 107}rows{1 2} traffic: traffic refused
+		dead letter{106 107}rows{1 2} traffic: unknown
+		dead letter{106 107}rows{1 2} traffic: done
+		commit 104 {104 108} [packets] traffic{106 107}rows{2 3}: done
+		insert{106 107}rows{2 3} traffic: traffic done
+		commit 104 {104 108} [packets] traffic{107 108}: done
+		insert{107 108} traffic: traffic done
+		insert{104 108} sessions: sessions done`)
 	if b.Settled() {
 		t.Error("settled before it is committed")
 	}
@@ -105,17 +124,24 @@ func TestBlocks(t *testing.T) {
 	script(t, b, "commit 108: done\nread{108 -1}: 109\ncommit 108 {108 109} [] {0 0}: refused\nleave{0 0}: ")
 }
 
-// A table that refuses all that it is given, one record at a time.
-func TestBlocksOfOneRecord(t *testing.T) {
-	b, err := NewBlocks(0, 4, []string{"traffic", "sessions"}, 5, Sink{})
+// Tables that refuse the only row of the only record.
+func TestBlocksOfOneRow(t *testing.T) {
+	b, err := NewBlocks(0, 4, []string{"traffic", "packets", "sessions"}, 5, Sink{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	script(t, b, `read{5 -1}: 6
-		commit 5 {5 6} [] {0 0}: done
-		insert{5 6} traffic, insert{5 6} sessions: traffic refused, sessions refused
-		dead letter{5 6} traffic: done
-		dead letter{5 6} sessions: done
+	for _, a := range b.Next() {
+		r := b.Reader()
+		r.Read(out(1, 1, 1))
+		if err := b.Filled(a.Range.From+1, r, func(string, int64) int { return 1 }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script(t, b, `commit 5 {5 6} [] {0 0}: done
+		insert{5 6} traffic, insert{5 6} packets: traffic refused, packets refused
+		dead letter{5 6}rows{0 1} traffic: done
+		dead letter{5 6}rows{0 1} packets: done
+		insert{5 6} sessions: sessions done
 		read{6 -1}: 7`)
 }
 
@@ -125,7 +151,7 @@ func TestBlocksOfOddMetadata(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Filled(19, b.Reader()); err == nil {
+	if err := b.Filled(19, b.Reader(), three); err == nil {
 		t.Error("the range in flight ends elsewhere")
 	}
 	script(t, b, "read{10 20}: 20\ninsert{10 20} sessions: sessions done\nread{20 -1}: 21")
@@ -146,12 +172,32 @@ func TestToken(t *testing.T) {
 		for _, partition := range []int32{0, 1} {
 			for _, before := range [][]At{nil, {{0, at(1, 1, 1)}}, {{1, at(1, 1, 1)}}, {{0, at(1, 1, 2)}}} {
 				for _, r := range []Range{{0, 1}, {0, 2}, {1, 2}} {
-					tokens[Token(table, partition, before, r)] = true
+					tokens[Token(table, partition, before, r, Range{})] = true
+					tokens[Token(table, partition, before, r, Range{0, 1})] = true
 				}
 			}
 		}
 	}
-	if len(tokens) != 2*2*4*3 {
+	if len(tokens) != 2*2*2*4*3 {
 		t.Errorf("%d tokens", len(tokens))
 	}
+}
+
+func TestCapacity(t *testing.T) {
+	tables := []string{"sessions_versions", "traffic_1m", "traffic_1h", "packets", "alerts", "delivery_marks"}
+	n := Capacity(tables)
+	for _, c := range []struct {
+		n    int
+		fits bool
+	}{{n, true}, {n + 1, false}} {
+		positions := make([]At, c.n)
+		for i := range positions {
+			positions[i].Partition = uint32(i)
+		}
+		_, err := Sink{positions, &Flight{Range: Range{0, 9}, Done: tables, Table: tables[0], Piece: Range{1, 2}, Rows: Range{3, 4}}}.Encode()
+		if (err == nil) != c.fits {
+			t.Errorf("%d input partitions: %v", c.n, err)
+		}
+	}
+	t.Logf("%d input partitions in an output partition", n)
 }

@@ -22,6 +22,9 @@ const (
 	MetadataVersion = 1
 
 	kindEnricher, kindSink = 'E', 'S'
+
+	// positionBytes is the length of a position in the metadata of a sink.
+	positionBytes = 4 + 3*8
 )
 
 // ErrNoMetadata says that an offset was committed without metadata: not by Tapweave, e.g. by a tool that resets
@@ -80,6 +83,9 @@ type Flight struct {
 	// Piece.
 	Table string
 	Piece Range
+	// Rows, where not empty, are those of the one record of Piece that it takes next, counted from 0; it has what
+	// is before them.
+	Rows Range
 }
 
 // Encode returns e as metadata, less than 200 bytes.
@@ -143,7 +149,7 @@ func (s Sink) Encode() (string, error) {
 	}
 	b = append(append(b, byte(len(f.Table))), f.Table...)
 	if f.Table != "" {
-		b = words(b, uint64(f.Piece.From), uint64(f.Piece.To))
+		b = words(b, uint64(f.Piece.From), uint64(f.Piece.To), uint64(f.Rows.From), uint64(f.Rows.To))
 	}
 	return seal("sink metadata", b)
 }
@@ -179,7 +185,10 @@ func DecodeSink(s string) (Sink, error) {
 		f.Done = append(f.Done, t)
 	}
 	if f.Table = b.text(); f.Table != "" {
-		f.Piece = Range{b.offset(), b.offset()}
+		f.Piece, f.Rows = Range{b.offset(), b.offset()}, Range{b.offset(), b.offset()}
+		if f.Rows != (Range{}) && (f.Piece.To-f.Piece.From != 1 || f.Rows.From < 0 || f.Rows.From >= f.Rows.To) {
+			return Sink{}, corrupt(what, "rows %v of piece %v", f.Rows, f.Piece)
+		}
 		if f.Piece.From < f.Range.From || f.Piece.From >= f.Piece.To || f.Piece.To > f.Range.To || slices.Contains(f.Done, f.Table) {
 			return Sink{}, corrupt(what, "piece %v of range %v", f.Piece, f.Range)
 		}

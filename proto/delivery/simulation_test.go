@@ -26,7 +26,10 @@ const (
 	sessionKeys                = 3
 )
 
-var tables = []string{"traffic", "packets", "sessions"}
+var tables = []string{"traffic", "packets", marks}
+
+// marks is the table that tells where a sink goes on whose offsets were lost. It refuses nothing.
+const marks = "marks"
 
 // rule is one of the protocol's rules that a schedule leaves out: each must be missed.
 type rule string
@@ -64,11 +67,22 @@ type row struct {
 	settings  uint8
 	final     bool
 	sum       uint64 // over all that led to it
+	sub       uint8  // of the rows of an output
+}
+
+// rows are all rows of the output whose first is r.
+func (r row) rows() []row {
+	rows := make([]row, 1+r.sum%4)
+	for i := range rows {
+		rows[i] = r
+		rows[i].sub = uint8(i)
+	}
+	return rows
 }
 
 // poison says that a table refuses the row.
 func (r row) poison(table string) bool {
-	return (uint64(r.offset)*7+uint64(r.index)*3+uint64(r.partition)+uint64(len(table)))%29 == 0
+	return table != marks && (uint64(r.offset)*7+uint64(r.index)*3+uint64(r.partition)+uint64(len(table))+uint64(r.sub)*5)%29 == 0
 }
 
 // session is an open session of the fold; count is 0 where there is none.
@@ -168,6 +182,7 @@ type world struct {
 	enrichers [inputs]group
 	sinks     [outputs]group
 	tables    map[string]*table
+	marks     [outputs][]At
 	late      []func()
 
 	enricher [processes][inputs]*enricher
@@ -497,6 +512,8 @@ type sink struct {
 	b    *Blocks
 	kept []output
 	at   []int64 // their offsets
+	// after is where a reader stands behind what was read.
+	after []At
 }
 
 func (w *world) takeOutput(process int, p int32) {
@@ -504,8 +521,8 @@ func (w *world) takeOutput(process int, p int32) {
 	g.generation++
 	s := &sink{w: w, p: p}
 	g.member = s
-	var m Sink
-	if g.committed.Offset > 0 || g.committed.Metadata != "" {
+	m := Sink{Positions: w.marks[p]}
+	if g.committed.Metadata != "" {
 		var err error
 		if m, err = DecodeSink(g.committed.Metadata); err != nil {
 			w.fail("output %d: %v", p, err)
@@ -543,7 +560,7 @@ func (s *sink) step() bool {
 		}
 		b.Committed(c)
 	case DoInsert:
-		c := w.insert(a, s.rows(a.Range))
+		c := s.insert(a, s.rows(a.Range, a.Rows))
 		w.tell("output %d: insert %s: %d", s.p, a.Token, c)
 		if c == Unknown && w.without == halveWhenRefused {
 			c = Refused
@@ -557,7 +574,7 @@ func (s *sink) step() bool {
 		}
 		b.Inserted(a.Table, c)
 	case DoDeadLetter:
-		rows := s.rows(a.Range)
+		rows := s.rows(a.Range, a.Rows)
 		b.DeadLettered(w.try(func() {
 			for _, r := range rows {
 				w.tables[a.Table].dead[r] = true
@@ -596,24 +613,30 @@ func (s *sink) read(r Range) bool {
 	if reader.Counts[Gap] > 0 && w.without == allRules {
 		w.fail("output %d, range %v: a gap, %d missing", s.p, r, reader.Missing)
 	}
-	if err := b.Filled(r.To, reader); err != nil {
+	s.after = reader.Positions()
+	if err := b.Filled(r.To, reader, func(_ string, offset int64) int { return len(s.rows(Range{offset, offset + 1}, Range{})) }); err != nil {
 		w.fail("output %d: %v", s.p, err)
 	}
 	return true
 }
 
-func (s *sink) rows(r Range) []row {
+func (s *sink) rows(r, only Range) []row {
 	var rows []row
 	for i, o := range s.kept {
 		if s.at[i] >= r.From && s.at[i] < r.To {
-			rows = append(rows, o.row)
+			rows = append(rows, o.row.rows()...)
 		}
+	}
+	if only != (Range{}) {
+		rows = rows[only.From:min(only.To, int64(len(rows)))] // there are fewer only where a rule is left out
 	}
 	return rows
 }
 
-func (w *world) insert(a Action, rows []row) Outcome {
+func (s *sink) insert(a Action, rows []row) Outcome {
+	w := s.w
 	t := w.tables[a.Table]
+	whole, after := a.Range == s.b.flight.Range, s.after
 	for _, r := range rows {
 		if r.poison(a.Table) {
 			if w.one(4) {
@@ -629,6 +652,9 @@ func (w *world) insert(a Action, rows []row) Outcome {
 		t.tokens[a.Token] = true
 		for _, r := range rows {
 			t.rows[r]++
+		}
+		if a.Table == marks && whole {
+			w.marks[s.p] = after
 		}
 	})
 }
@@ -714,6 +740,8 @@ func (w *world) event() {
 			w.damaged[in] = true
 			w.states[in][m.Snapshots[0].State].damaged = true
 		}
+	case d < 18:
+		w.loseOffsets(out)
 	case d < 60:
 		for w.enricher[process][in] == nil && w.owned(in) {
 			process = (process + 1) % processes
@@ -770,6 +798,32 @@ func (w *world) stepOutput(process int, p int32) {
 	}
 }
 
+// loseOffsets loses what the sinks committed for an output partition, while nothing is in flight: of such a block
+// some tables may have it, and nobody knows.
+func (w *world) loseOffsets(p int32) {
+	g := &w.sinks[p]
+	m, err := DecodeSink(g.committed.Metadata)
+	if err != nil || len(w.late) > 0 || w.without != allRules {
+		return
+	}
+	if f := m.Flight; f != nil {
+		have := 0
+		for _, t := range tables {
+			if w.tables[t].tokens[Token(t, p, m.Positions, f.Range, Range{})] {
+				have++
+			}
+		}
+		if f.Table != "" || have > 0 && have < len(tables) {
+			return
+		}
+	}
+	w.tell("output %d: offsets lost", p)
+	for process := range w.sink {
+		w.sink[process][p] = nil
+	}
+	g.member, g.committed = nil, Commit{}
+}
+
 func (w *world) stored(p int32) bool {
 	for _, of := range w.sink {
 		if of[p] != nil && w.sinks[p].member == any(of[p]) {
@@ -814,6 +868,14 @@ func (w *world) drain() {
 	}
 }
 
+// all are the rows of some outputs.
+func all(first []row) (list []row) {
+	for _, r := range first {
+		list = append(list, r.rows()...)
+	}
+	return list
+}
+
 // check compares the tables with the fold of the whole input, and with what a reader of the whole log keeps.
 func (w *world) check() {
 	for p := range uint32(inputs) {
@@ -821,7 +883,7 @@ func (w *world) check() {
 		two.settings = 1
 		for i, k := range w.packets[p] {
 			offset := int64(i)
-			variants := [][]row{one.fold(p, offset, k, w.keeps), two.fold(p, offset, k, w.keeps)}
+			variants := [][]row{all(one.fold(p, offset, k, w.keeps)), all(two.fold(p, offset, k, w.keeps))}
 			for _, name := range tables {
 				w.checkPacket(name, p, offset, variants)
 			}
@@ -832,7 +894,9 @@ func (w *world) check() {
 		r := NewReader(nil)
 		for _, o := range log {
 			if r.Read(o.Entry).Kept() && !o.Marker {
-				kept[o.row]++
+				for _, r := range o.row.rows() {
+					kept[r]++
+				}
 			}
 		}
 		if r.Missing > 0 {
