@@ -9,7 +9,6 @@
 package batcher
 
 import (
-	"bytes"
 	"fmt"
 	"math"
 	"slices"
@@ -58,8 +57,8 @@ func (c Configuration) Validate() error {
 }
 
 // Emit takes a sealed batch. It is called with the partition locked, so that a partition's batches come in the
-// order of their numbers: it must not block for long, nor call the batcher. The batch is its own to keep. Its
-// Clock is for the publisher to set.
+// order of their numbers: it must not block for long, nor call the batcher. The batch is its own to keep, but for
+// the Columns, which are valid until it returns. Its Clock is for the publisher to set.
 type Emit func(partition int, b *pb.PacketBatch)
 
 // Batcher is one worker's open batches. It is not safe for concurrent use; the Batchers of one producer may
@@ -68,7 +67,6 @@ type Batcher struct {
 	producer *producer
 	worker   int
 	open     []*batch.Encoder
-	scratch  []byte
 	// shed is, by partition, the least threshold by which a packet was shed since the last batch; 0: none was.
 	shed []uint64
 
@@ -189,8 +187,7 @@ func (b *Batcher) seal(i int, q *partition, kind pb.PacketBatch_Kind) {
 	b.shed[i] = 0
 	if e := b.open[i]; e.Len() > 0 {
 		s.Packets, s.Oldest = uint32(e.Len()), e.Oldest()
-		b.scratch = e.Seal(b.scratch[:0], c.Compression)
-		s.Columns = bytes.Clone(b.scratch) // no larger than it has to be: it may wait for long
+		s.Columns = e.Seal(c.Compression)
 	}
 	b.producer.emit(i, s)
 }

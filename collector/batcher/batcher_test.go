@@ -1,6 +1,7 @@
 package batcher_test
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -25,6 +26,7 @@ func (l *log) emit(partition int, b *pb.PacketBatch) {
 	if l.batches == nil {
 		l.batches = map[int][]*pb.PacketBatch{}
 	}
+	b.Columns = bytes.Clone(b.Columns)
 	l.batches[partition] = append(l.batches[partition], b)
 }
 

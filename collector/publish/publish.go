@@ -3,6 +3,7 @@
 package publish
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -87,7 +88,7 @@ func (b *Publisher) Pressure() float64 {
 }
 
 // Emit takes a batch over; it is a batcher.Emit. Where there is no room for its packets they are lost, but
-// not what the batch says of time.
+// not what the batch says of time. The columns are copied, and take no more room than they have to.
 func (b *Publisher) Emit(i int, s *pb.PacketBatch) {
 	size := cost(s)
 	if s.Packets > 0 && b.waiting.Load()+size > b.config.MemoryBytes {
@@ -95,6 +96,7 @@ func (b *Publisher) Emit(i int, s *pb.PacketBatch) {
 		strip(s)
 		size = cost(s)
 	}
+	s.Columns = bytes.Clone(s.Columns)
 	p := &b.partitions[i]
 	p.mu.Lock()
 	if n := len(p.queue); n > p.inFlight && tellsTime(p.queue[n-1]) && s.Kind == pb.PacketBatch_PACKETS {

@@ -129,7 +129,7 @@ func (b *bench) send(collector string, watermark time.Duration, ps ...pk) {
 		Producer: collector, Incarnation: 1, Sequence: b.sequence[collector], Watermark: base + int64(watermark), Partitions: 16,
 	}
 	if len(ps) > 0 {
-		m.Packets, m.Oldest, m.Columns = uint32(len(ps)), e.Oldest(), e.Seal(nil, batch.S2)
+		m.Packets, m.Oldest, m.Columns = uint32(len(ps)), e.Oldest(), e.Seal(batch.S2)
 	}
 	b.record(&pb.PacketsRecord{Body: &pb.PacketsRecord_Batch{Batch: m}})
 }

@@ -73,7 +73,7 @@ func encode(fs []packet.Flow, ps []packet.Packet, c Compression) []byte {
 	for i := range ps {
 		e.Append(&fs[ps[i].Flow], &ps[i])
 	}
-	return e.Seal(nil, c)
+	return e.Seal(c)
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -119,7 +119,7 @@ func TestReuse(t *testing.T) {
 		for i := range ps {
 			e.Append(&fs[ps[i].Flow], &ps[i])
 		}
-		buf = e.Seal(buf[:0], S2)
+		buf = e.Seal(S2)
 	}
 	for range 3 {
 		round()
@@ -202,13 +202,12 @@ func FuzzDecode(f *testing.F) {
 func BenchmarkEncode(b *testing.B) {
 	fs, ps := traffic(1, 400, 8000)
 	e := NewEncoder()
-	var buf []byte
 	b.ReportAllocs()
 	for b.Loop() {
 		for i := range ps {
 			e.Append(&fs[ps[i].Flow], &ps[i])
 		}
-		buf = e.Seal(buf[:0], S2)
+		e.Seal(S2)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(ps)), "ns/packet")
 }

@@ -17,98 +17,79 @@ type Packets struct {
 	// Sorted says that no packet is older than the one before it.
 	Sorted bool
 
-	states []state
-	body   []byte
+	states  []state
+	body    []byte
+	tenants []string
+	tails   [2][2 * slack]byte
 }
 
 // Decode decodes a batch into p. What p held is overwritten, also where the input turns out to be corrupt.
 func (p *Packets) Decode(b []byte) error {
-	p.Flows, p.Packets, p.states, p.Sorted = p.Flows[:0], p.Packets[:0], p.states[:0], true
-	if len(b) < 3 {
-		return fmt.Errorf("%w: %d bytes", ErrCorrupt, len(b))
+	p.Flows, p.Packets, p.Sorted = p.Flows[:0], p.Packets[:0], true
+	if len(b) < 1 {
+		return fmt.Errorf("%w: it is empty", ErrCorrupt)
 	}
 	if b[0] != Version {
 		return &VersionError{b[0], Version}
 	}
-	r := reader{b: b[2:]}
-	size := r.uvarint()
-	if r.bad || size > MaxBody {
-		return fmt.Errorf("%w: body of %d bytes", ErrCorrupt, size)
+	if len(b) < header {
+		return fmt.Errorf("%w: %d bytes", ErrCorrupt, len(b))
 	}
-	switch Compression(b[1]) {
+	var n [6]uint64
+	for i := range n {
+		n[i] = uint64(binary.LittleEndian.Uint32(b[2+4*i:]))
+	}
+	packets, flows, packed, high := n[0], n[1], n[2]+n[3]+n[4], n[5]
+	// The least that a packet takes is a control word, a time, and a checksum, or two bytes and three.
+	const smallestFlow = 1 + 2 + 4
+	if packed+high > MaxBody || packets > MaxPackets || flows > packets || 2*packets > n[3] || 3*packets > high || smallestFlow*flows > n[4] {
+		return fmt.Errorf("%w: %d packets, %d flows in %d bytes", ErrCorrupt, packets, flows, packed+high)
+	}
+	c, b := Compression(b[1]), b[header:]
+	if uint64(len(b)) < high {
+		return fmt.Errorf("%w: %d bytes of %d", ErrCorrupt, len(b), high)
+	}
+	b, rest := b[:uint64(len(b))-high], b[uint64(len(b))-high:]
+	switch c {
 	case None:
-		if uint64(len(r.b)) != size {
-			return fmt.Errorf("%w: body of %d bytes said to have %d", ErrCorrupt, len(r.b), size)
+		if uint64(len(b)) != packed {
+			return fmt.Errorf("%w: %d bytes said to be %d", ErrCorrupt, len(b), packed)
 		}
 	case S2:
 		// s2 blocks say their own length; check it before anything is allocated for it.
-		if n, err := s2.DecodedLen(r.b); err != nil || uint64(n) != size {
-			return fmt.Errorf("%w: compressed body", ErrCorrupt)
+		if l, err := s2.DecodedLen(b); err != nil || uint64(l) != packed {
+			return fmt.Errorf("%w: compressed parts", ErrCorrupt)
 		}
-		if cap(p.body) < int(size) {
-			p.body = make([]byte, size)
+		if uint64(cap(p.body)) < packed {
+			p.body = make([]byte, packed)
 		}
-		body, err := s2.Decode(p.body[:size], r.b)
-		if err != nil {
+		var err error
+		if b, err = s2.Decode(p.body[:packed], b); err != nil {
 			return fmt.Errorf("%w: %v", ErrCorrupt, err)
 		}
-		r.b = body
 	default:
-		return fmt.Errorf("%w: compression %d", ErrCorrupt, b[1])
+		return fmt.Errorf("%w: compression %d", ErrCorrupt, c)
 	}
-	return p.decodeBody(r)
-}
-
-func (p *Packets) decodeBody(r reader) error {
-	packets, flows, tenants := r.uvarint(), r.uvarint(), r.uvarint()
-	if r.bad || packets > MaxPackets || flows > packets || tenants > flows {
-		return fmt.Errorf("%w: %d packets, %d flows, %d tenants", ErrCorrupt, packets, flows, tenants)
-	}
-	var names []string
-	for range tenants {
-		name := string(r.take(r.uvarint()))
-		if r.bad || name == "" {
-			return fmt.Errorf("%w: tenants", ErrCorrupt)
-		}
-		names = append(names, name)
-	}
-	var lengths [columns]uint64
-	for i := range lengths {
-		lengths[i] = r.uvarint()
-	}
-	var cols [columns]reader
-	for i := range cols {
-		cols[i].b = r.take(lengths[i])
-	}
-	if r.bad || len(r.b) != 0 {
-		return fmt.Errorf("%w: columns", ErrCorrupt)
-	}
-	const smallestFlow = 1 + 2 + 4
-	if uint64(len(cols[colControl].b)) != packets || uint64(len(cols[colSum].b)) != 2*packets ||
-		uint64(len(cols[colFlows].b)) < smallestFlow*flows {
-		return fmt.Errorf("%w: %d packets, %d flows in columns of %d and %d bytes", ErrCorrupt, packets, flows, lengths[colControl], lengths[colFlows])
-	}
-	if err := p.decodeFlows(&cols[colFlows], int(flows), names); err != nil {
+	if err := p.decodeFlows(&reader{b: b[n[2]+n[3]:]}, int(flows)); err != nil {
 		return err
 	}
-	return p.decodePackets(&cols, int(packets))
+	return p.decodePackets(int(packets), b[:n[2]], b[n[2]:n[2]+n[3]], rest)
 }
 
-func (p *Packets) decodeFlows(r *reader, n int, tenants []string) error {
+func (p *Packets) decodeFlows(r *reader, n int) error {
 	if cap(p.Flows) < n {
-		p.Flows = make([]packet.Flow, 0, n)
-		p.states = make([]state, 0, n)
+		p.Flows = make([]packet.Flow, n)
+		p.states = make([]state, n)
 	}
-	var prev packet.Flow
-	for range n {
+	p.Flows, p.states, p.tenants = p.Flows[:n], p.states[:n], p.tenants[:0]
+	prev := &noFlow
+	for i := range p.Flows {
+		f := &p.Flows[i]
 		x := r.byte()
-		f := packet.Flow{V6: x&flowV6 != 0}
+		*f = packet.Flow{V6: x&flowV6 != 0}
 		if x&flowTenant != 0 {
-			i := r.uvarint()
-			if i >= uint64(len(tenants)) {
-				return fmt.Errorf("%w: tenant %d", ErrCorrupt, i)
-			}
-			f.Tenant = tenants[i]
+			f.Tenant = p.tenant(r)
+			r.bad = r.bad || f.Tenant == ""
 		}
 		f.Protocol, f.TTL = r.byte(), r.byte()
 		switch {
@@ -152,10 +133,9 @@ func (p *Packets) decodeFlows(r *reader, n int, tenants []string) error {
 			f.OuterPort = r.uint16()
 		}
 		if r.bad {
-			return fmt.Errorf("%w: flow %d", ErrCorrupt, len(p.Flows))
+			return fmt.Errorf("%w: flow %d", ErrCorrupt, i)
 		}
-		p.Flows = append(p.Flows, f)
-		p.states = append(p.states, state{idStep: 1})
+		p.states[i] = state{idStep: 1}
 		prev = f
 	}
 	if len(r.b) != 0 {
@@ -164,98 +144,186 @@ func (p *Packets) decodeFlows(r *reader, n int, tenants []string) error {
 	return nil
 }
 
-func (p *Packets) decodePackets(cols *[columns]reader, n int) error {
+// tenant reads a tenant: its number and, where that is new, its name.
+func (p *Packets) tenant(r *reader) string {
+	i, n := r.uvarint(), uint64(len(p.tenants))
+	if i < n {
+		return p.tenants[i]
+	}
+	name := r.take(r.uvarint())
+	if i > n {
+		return ""
+	}
+	// Mostly it is that of the batch before.
+	if old := p.tenants[:cap(p.tenants)]; i < uint64(len(old)) && old[i] == string(name) {
+		p.tenants = old[:i+1]
+	} else {
+		p.tenants = append(p.tenants, string(name))
+	}
+	return p.tenants[i]
+}
+
+// signShift moves the sign of a number of the width of a code to the top of 32 bits.
+var signShift = [4]uint8{32, 24, 16, 0}
+
+func signed(word uint32, code uint16) uint32 {
+	s := signShift[code]
+	return uint32(int32(word<<s) >> s)
+}
+
+func (p *Packets) decodePackets(n int, bytes, lowPart, highPart []byte) error {
 	if cap(p.Packets) < n {
-		p.Packets = make([]packet.Packet, 0, n)
+		p.Packets = make([]packet.Packet, n)
 	}
 	p.Packets = p.Packets[:n]
-	control, sums := cols[colControl].b, cols[colSum].b
-	times, lengths, misc := &cols[colTime], &cols[colLength], &cols[colMisc]
-	flow, time := uint64(0), int64(0)
+	le := binary.LittleEndian
+	low, high := part{b: lowPart, end: len(lowPart)}, part{b: highPart, end: len(highPart)}
+	payload := reader{b: bytes}
+	flow, time := uint32(0), int64(0)
 	for i := range p.Packets {
-		ctrl := control[i]
-		if ctrl&sameFlow == 0 {
-			flow = cols[colFlow].uvarint()
+		if len(low.b)-low.at < slack {
+			low.last(&p.tails[0])
 		}
-		if flow >= uint64(len(p.Flows)) {
-			return fmt.Errorf("%w: packet %d of flow %d", ErrCorrupt, i, flow)
+		if len(high.b)-high.at < slack {
+			high.last(&p.tails[1])
 		}
-		s := &p.states[flow]
-		step := unzigzag(times.uvarint())
+		l, h := low.b[low.at:][:slack], high.b[high.at:][:slack]
+		ctrl := le.Uint16(l)
+
+		code := ctrl >> codeTime & 3
+		w := timeWidth[code]
+		step := unzigzag(le.Uint64(h) << (64 - 8*w) >> (64 - 8*w))
 		if step < 0 && i > 0 {
 			p.Sorted = false
 		}
 		time += step
-		if ctrl&nextID != 0 {
-			s.id += s.idStep
-		} else {
-			d := uint32(unzigzag(cols[colID].uvarint()))
-			s.id += d
+		at := int(w)
+		sum := le.Uint16(h[at:])
+		at += 2
+		if code = ctrl >> codeFlow & 3; code != 0 {
+			flow = uint32(le.Uint16(h[at:]))
+			if code == 1 {
+				flow &= 0xff
+			}
+			at += int(width[code])
+		}
+		if flow >= uint32(len(p.Flows)) || code == 3 {
+			return fmt.Errorf("%w: packet %d of flow %d", ErrCorrupt, i, flow)
+		}
+		s := &p.states[flow]
+		switch code = ctrl >> codeID & 3; code {
+		case 0:
+			s.id += uint32(s.idStep)
+		case 3:
+			s.id = le.Uint32(h[at:])
+			s.idStep = 1
+			at += 4
+		default:
+			d := uint16(signed(le.Uint32(h[at:]), code))
+			s.id = s.id&^0xffff | uint32(uint16(s.id)+d)
 			s.idStep = 1
 			if d == 0 {
 				s.idStep = 0
 			}
+			at += int(width[code])
 		}
-		if ctrl&nextSeq == 0 {
-			s.seq += uint32(unzigzag(cols[colSeq].uvarint()))
+		code = ctrl >> codeSeq & 3
+		s.seq += signed(le.Uint32(h[at:]), code)
+		at += int(width[code])
+		code = ctrl >> codeAck & 3
+		s.ack += signed(le.Uint32(h[at:]), code)
+		high.at += at + int(width[code])
+
+		at = 2
+		if code = ctrl >> codeLength & 3; code != 0 {
+			s.length = le.Uint32(l[at:]) << signShift[code] >> signShift[code]
+			at += int(width[code])
 		}
-		if ctrl&sameAck == 0 {
-			s.ack += uint32(unzigzag(cols[colAck].uvarint()))
+		if ctrl&otherWindow != 0 {
+			s.window = le.Uint16(l[at:])
+			at += 2
 		}
-		if ctrl&sameWindow == 0 {
-			s.window += uint16(unzigzag(cols[colWindow].uvarint()))
+		if ctrl&otherFlags != 0 {
+			s.flags = l[at]
+			at++
 		}
-		if ctrl&sameFlags == 0 {
-			s.flags = misc.byte()
+		if ctrl&otherHeaders != 0 {
+			s.headers = uint32(l[at])
+			at++
+			if s.headers == longHeaders {
+				s.headers = le.Uint32(l[at:])
+				at += 4
+			}
 		}
-		if ctrl&sameOverhead == 0 {
-			s.overhead = uint32(misc.uvarint())
-		}
-		length := uint32(lengths.uvarint())
 		q := &p.Packets[i]
 		*q = packet.Packet{
-			Time: time, Flow: uint32(flow), Length: length, Payload: length - s.overhead, ID: s.id,
-			Checksum: uint16(sums[2*i]) | uint16(sums[2*i+1])<<8,
-			Flags:    s.flags, Seq: s.seq, Ack: s.ack, Window: s.window, WindowScale: packet.NoWindowScale,
+			Time: time, Flow: flow, Length: s.length, Payload: s.length - s.headers, ID: s.id, Checksum: sum,
+			Flags: s.flags, Seq: s.seq, Ack: s.ack, Window: s.window, WindowScale: packet.NoWindowScale,
 		}
-		if s.overhead > length {
-			return fmt.Errorf("%w: packet %d of %d bytes has %d bytes of headers", ErrCorrupt, i, length, s.overhead)
+		if s.headers > s.length {
+			return fmt.Errorf("%w: packet %d of %d bytes has %d bytes of headers", ErrCorrupt, i, s.length, s.headers)
 		}
-		if ctrl&noExtra == 0 {
-			decodeExtra(q, misc, &cols[colBytes])
+		if ctrl&hasExtra != 0 {
+			at += decodeExtra(q, l[at:], &payload)
 		}
+		low.at += at
 		s.seq = expectedSeq(p.Flows[flow].Protocol, q)
 	}
-	for i := range cols {
-		if i != colControl && i != colSum && i != colFlows && (cols[i].bad || len(cols[i].b) != 0) {
-			return fmt.Errorf("%w: column %d", ErrCorrupt, i)
-		}
+	if payload.bad || len(payload.b) != 0 || low.at != low.end || high.at != high.end {
+		return fmt.Errorf("%w: its parts do not end with the last packet", ErrCorrupt)
 	}
 	return nil
 }
 
-func decodeExtra(q *packet.Packet, misc, bytes *reader) {
-	x := misc.byte()
+// part is a part that is read a packet at a time.
+type part struct {
+	b       []byte
+	at, end int
+}
+
+// last goes on in a copy of the last bytes of the part with zeros behind them. A part that is read beyond its
+// end does not come back to it.
+func (p *part) last(tail *[2 * slack]byte) {
+	if p.at > p.end {
+		p.end = -1
+		p.at = 0
+		return
+	}
+	rest := p.b[p.at:p.end]
+	clear(tail[copy(tail[:], rest):])
+	p.b, p.at, p.end = tail[:], 0, len(rest)
+}
+
+// decodeExtra reads the extra byte and what follows it, and returns how many bytes that were.
+func decodeExtra(q *packet.Packet, l []byte, bytes *reader) int {
+	le := binary.LittleEndian
+	x, at := l[0], 1
 	if x&hasFragment != 0 {
-		q.Fragment = misc.byte()
-		q.FragmentOffset = uint16(misc.uvarint())
+		q.Fragment = l[at]
+		q.FragmentOffset = le.Uint16(l[at+1:])
+		at += 3
 	}
 	if x&hasMSS != 0 {
-		q.MSS = uint16(misc.uvarint())
+		q.MSS = le.Uint16(l[at:])
+		at += 2
 	}
 	if x&hasWindowScale != 0 {
-		q.WindowScale = misc.byte()
+		q.WindowScale = l[at]
+		at++
 	}
 	if x&hasHead != 0 {
-		q.Head = bytes.take(misc.uvarint())
+		q.Head = bytes.take(uint64(le.Uint16(l[at:])))
+		at += 2
 	}
 	if x&hasData != 0 {
-		n := uint64(q.Payload)
+		n := q.Payload
 		if x&dataIsPayload == 0 {
-			n = misc.uvarint()
+			n = le.Uint32(l[at:])
+			at += 4
 		}
-		q.Data = bytes.take(n)
+		q.Data = bytes.take(uint64(n))
 	}
+	return at
 }
 
 // reader takes values off a column. Once it has run dry it is bad and gives zeros.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/bits"
+	"slices"
 
 	"github.com/klauspost/compress/s2"
 
@@ -13,21 +14,24 @@ import (
 // Encoder collects packets and encodes them as one batch. It is reused from batch to batch and then allocates
 // nothing. It is not safe for concurrent use.
 type Encoder struct {
-	cols    [columns][]byte
-	flows   []packet.Flow
-	hashes  []uint32
-	states  []state
-	table   []uint32 // open addressing; index into flows, plus one
-	tenants []string
-	packets int
-	last    uint32 // flow of the packet before
-	time    int64  // of the packet before
-	oldest  int64  // time of the oldest packet
-	body    []byte
+	body      []byte // room for the header, and the part bytes
+	low, high []byte
+	fresh     []byte // the part flows
+	sealed    []byte
+	flows     []packet.Flow
+	states    []state
+	table     []uint64 // open addressing: the upper half is that of the hash, the lower the flow's index plus one
+	tenants   []string
+	packets   int
+	last      uint32 // flow of the packet before
+	time      int64  // of the packet before
+	oldest    int64  // time of the oldest packet
 }
 
 // NewEncoder returns an encoder of an empty batch.
-func NewEncoder() *Encoder { return &Encoder{table: make([]uint32, 256), oldest: math.MaxInt64} }
+func NewEncoder() *Encoder {
+	return &Encoder{table: make([]uint64, 256), body: make([]byte, header), oldest: math.MaxInt64}
+}
 
 // Len is the number of packets in the batch.
 func (e *Encoder) Len() int { return e.packets }
@@ -36,125 +40,189 @@ func (e *Encoder) Len() int { return e.packets }
 func (e *Encoder) Oldest() int64 { return e.oldest }
 
 // Size is the number of bytes in the batch before compression.
-func (e *Encoder) Size() int {
-	n := 0
-	for i := range e.cols {
-		n += len(e.cols[i])
-	}
-	return n
-}
+func (e *Encoder) Size() int { return len(e.body) + len(e.low) + len(e.fresh) + len(e.high) }
 
 // Append adds a packet of flow f; p.Flow is not looked at. Neither is kept. The batch must hold fewer than
-// MaxPackets.
+// MaxPackets, and p.Head be shorter than 64 KiB.
 func (e *Encoder) Append(f *packet.Flow, p *packet.Packet) {
-	flow := e.flow(f)
-	s := &e.states[flow]
-	c := &e.cols
-	var ctrl uint8
-	if flow == e.last {
-		ctrl |= sameFlow
-	} else {
-		c[colFlow] = putUvarint(c[colFlow], uint64(flow))
-		e.last = flow
+	le := binary.LittleEndian
+	flow := e.last
+	if e.packets == 0 || !same(&e.flows[flow], f) {
+		flow = e.flow(f)
 	}
-	c[colTime] = putUvarint(c[colTime], zigzag(p.Time-e.time))
+	s := &e.states[flow]
+	e.high, e.low = room(e.high), room(e.low)
+	high, low := e.high[len(e.high):][:slack], e.low[len(e.low):][:slack]
+
+	// The widths of the codes decide how far to go; what was written beyond is written over.
+	z := zigzag(p.Time - e.time)
 	e.time = p.Time
 	e.oldest = min(e.oldest, p.Time)
-	c[colLength] = putUvarint(c[colLength], uint64(p.Length))
-	c[colSum] = append(c[colSum], byte(p.Checksum), byte(p.Checksum>>8))
-	if p.ID == s.id+s.idStep {
-		ctrl |= nextID
-	} else {
-		c[colID] = putUvarint(c[colID], zigzag(int64(int32(p.ID-s.id))))
+	code := timeCode[bits.Len64(z)]
+	ctrl := uint16(code) << codeTime
+	le.PutUint64(high, z)
+	h := int(timeWidth[code])
+	le.PutUint16(high[h:], p.Checksum)
+	h += 2
+	if flow != e.last {
+		e.last = flow
+		code := lengthCode(flow)
+		le.PutUint16(high[h:], uint16(flow))
+		h += int(width[code])
+		ctrl |= uint16(code) << codeFlow
+	}
+	if d := p.ID - s.id; d != uint32(s.idStep) {
+		code := 3
+		if p.ID>>16 == s.id>>16 {
+			code = signedCode(int32(int16(d)))
+		}
+		if code == 3 {
+			d = p.ID
+		}
+		le.PutUint32(high[h:], d)
+		h += int(width[code])
+		ctrl |= uint16(code) << codeID
 		s.idStep = 1
-		if p.ID == s.id {
+		if d == 0 && code != 3 {
 			s.idStep = 0
 		}
 	}
 	s.id = p.ID
-	if p.Seq == s.seq {
-		ctrl |= nextSeq
-	} else {
-		c[colSeq] = putUvarint(c[colSeq], zigzag(int64(int32(p.Seq-s.seq))))
+	if d := p.Seq - s.seq; d != 0 {
+		code := signedCode(int32(d))
+		le.PutUint32(high[h:], d)
+		h += int(width[code])
+		ctrl |= uint16(code) << codeSeq
 	}
 	s.seq = expectedSeq(f.Protocol, p)
-	if p.Ack == s.ack {
-		ctrl |= sameAck
-	} else {
-		c[colAck] = putUvarint(c[colAck], zigzag(int64(int32(p.Ack-s.ack))))
+	if d := p.Ack - s.ack; d != 0 {
+		code := signedCode(int32(d))
+		le.PutUint32(high[h:], d)
+		h += int(width[code])
+		ctrl |= uint16(code) << codeAck
 		s.ack = p.Ack
 	}
-	if p.Window == s.window {
-		ctrl |= sameWindow
-	} else {
-		c[colWindow] = putUvarint(c[colWindow], zigzag(int64(p.Window)-int64(s.window)))
+	e.high = e.high[:len(e.high)+h]
+
+	l := 2
+	if p.Length != s.length {
+		code := lengthCode(p.Length)
+		le.PutUint32(low[l:], p.Length)
+		l += int(width[code])
+		ctrl |= uint16(code) << codeLength
+		s.length = p.Length
+	}
+	if p.Window != s.window {
+		ctrl |= otherWindow
+		le.PutUint16(low[l:], p.Window)
+		l += 2
 		s.window = p.Window
 	}
-	if p.Flags == s.flags {
-		ctrl |= sameFlags
-	} else {
-		c[colMisc] = append(c[colMisc], p.Flags)
+	if p.Flags != s.flags {
+		ctrl |= otherFlags
+		low[l] = p.Flags
+		l++
 		s.flags = p.Flags
 	}
-	if o := p.Length - p.Payload; o == s.overhead {
-		ctrl |= sameOverhead
-	} else {
-		c[colMisc] = putUvarint(c[colMisc], uint64(o))
-		s.overhead = o
+	if n := p.Length - p.Payload; n != s.headers {
+		ctrl |= otherHeaders
+		s.headers = n
+		if n < longHeaders {
+			low[l] = uint8(n)
+			l++
+		} else {
+			low[l] = longHeaders
+			le.PutUint32(low[l+1:], n)
+			l += 5
+		}
 	}
-	if p.Fragment == 0 && p.Flags&packet.SYN == 0 && len(p.Head) == 0 && len(p.Data) == 0 {
-		ctrl |= noExtra
-	} else {
-		e.extra(p)
+	if p.Fragment != 0 || p.Flags&packet.SYN != 0 || len(p.Head)+len(p.Data) > 0 {
+		ctrl |= hasExtra
+		l += e.extra(low[l:], p)
 	}
-	c[colControl] = append(c[colControl], ctrl)
+	le.PutUint16(low, ctrl)
+	e.low = e.low[:len(e.low)+l]
 	e.packets++
 }
 
-func (e *Encoder) extra(p *packet.Packet) {
-	var x uint8
+// timeCode is the code of a number by its bits.
+var timeCode = func() (codes [65]uint8) {
+	for n := range codes {
+		for n > 8*int(timeWidth[codes[n]]) {
+			codes[n]++
+		}
+	}
+	return codes
+}()
+
+func signedCode(d int32) int {
+	switch {
+	case d == int32(int8(d)):
+		return 1
+	case d == int32(int16(d)):
+		return 2
+	}
+	return 3
+}
+
+func lengthCode(n uint32) int {
+	switch {
+	case n < 1<<8:
+		return 1
+	case n < 1<<16:
+		return 2
+	}
+	return 3
+}
+
+// room returns b with slack bytes to spare.
+func room(b []byte) []byte {
+	if cap(b)-len(b) < slack {
+		return slices.Grow(b, max(slack, 1<<10))
+	}
+	return b
+}
+
+// extra writes the extra byte and what follows it, and returns how many bytes that took.
+func (e *Encoder) extra(low []byte, p *packet.Packet) int {
+	le := binary.LittleEndian
+	x, l := uint8(0), 1
 	if p.Fragment != 0 {
 		x |= hasFragment
+		low[l] = p.Fragment
+		le.PutUint16(low[l+1:], p.FragmentOffset)
+		l += 3
 	}
 	if p.Flags&packet.SYN != 0 {
 		if p.MSS != 0 {
 			x |= hasMSS
+			le.PutUint16(low[l:], p.MSS)
+			l += 2
 		}
 		if p.WindowScale != packet.NoWindowScale {
 			x |= hasWindowScale
+			low[l] = p.WindowScale
+			l++
 		}
 	}
 	if len(p.Head) > 0 {
 		x |= hasHead
+		le.PutUint16(low[l:], uint16(len(p.Head)))
+		l += 2
+		e.body = append(e.body, p.Head...)
 	}
 	if len(p.Data) > 0 {
 		x |= hasData
 		if len(p.Data) == int(p.Payload) {
 			x |= dataIsPayload
+		} else {
+			le.PutUint32(low[l:], uint32(len(p.Data)))
+			l += 4
 		}
+		e.body = append(e.body, p.Data...)
 	}
-	m := append(e.cols[colMisc], x)
-	if x&hasFragment != 0 {
-		m = append(m, p.Fragment)
-		m = putUvarint(m, uint64(p.FragmentOffset))
-	}
-	if x&hasMSS != 0 {
-		m = putUvarint(m, uint64(p.MSS))
-	}
-	if x&hasWindowScale != 0 {
-		m = append(m, p.WindowScale)
-	}
-	if x&hasHead != 0 {
-		m = putUvarint(m, uint64(len(p.Head)))
-		e.cols[colBytes] = append(e.cols[colBytes], p.Head...)
-	}
-	if x&hasData != 0 {
-		if x&dataIsPayload == 0 {
-			m = putUvarint(m, uint64(len(p.Data)))
-		}
-		e.cols[colBytes] = append(e.cols[colBytes], p.Data...)
-	}
-	e.cols[colMisc] = m
+	low[0] = x
+	return l
 }
 
 // expectedSeq is the sequence number that the flow's next packet bears if nothing is lost or reordered.
@@ -165,63 +233,86 @@ func expectedSeq(protocol uint8, p *packet.Packet) uint32 {
 	return p.Seq + p.Payload + uint32(p.Flags&packet.FIN) + uint32(p.Flags&packet.SYN)>>1
 }
 
+// same says whether two flows are equal. Of their arrays only what is in use is looked at: the rest is zero.
+func same(a, b *packet.Flow) bool {
+	if a.Src != b.Src || a.Dst != b.Dst || a.SrcPort != b.SrcPort || a.DstPort != b.DstPort || a.OuterPort != b.OuterPort ||
+		a.Protocol != b.Protocol || a.TTL != b.TTL || a.ICMPID != b.ICMPID || a.NVLANs != b.NVLANs || a.NCarriers != b.NCarriers ||
+		a.SrcMAC != b.SrcMAC || a.DstMAC != b.DstMAC || a.V6 != b.V6 || a.VLANs != b.VLANs || a.Tenant != b.Tenant {
+		return false
+	}
+	for i := range a.Carriers[:a.NCarriers] {
+		if a.Carriers[i] != b.Carriers[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// maxProbes bounds the search for a flow, so that flows chosen for their hashes cost no time. One that was not
+// found is written once more.
+const maxProbes = 16
+
 // flow returns the index of f in the batch, adding it if it is new.
 func (e *Encoder) flow(f *packet.Flow) uint32 {
-	h := hashFlow(f)
-	mask := uint32(len(e.table) - 1)
-	i := h & mask
-	for {
-		t := e.table[i]
-		if t == 0 {
-			break
-		}
-		if e.hashes[t-1] == h && e.flows[t-1] == *f {
-			return t - 1
+	hash := hashFlow(f)
+	mask := uint64(len(e.table) - 1)
+	i, probes := hash&mask, 0
+	for ; e.table[i] != 0 && probes < maxProbes; probes++ {
+		if t := e.table[i]; t>>32 == hash>>32 {
+			if n := uint32(t) - 1; same(&e.flows[n], f) {
+				return n
+			}
 		}
 		i = (i + 1) & mask
 	}
 	n := uint32(len(e.flows))
+	e.table[i] = hash>>32<<32 | uint64(n+1)
 	e.flows = append(e.flows, *f)
-	e.hashes = append(e.hashes, h)
 	e.states = append(e.states, state{idStep: 1})
 	e.appendFlow(n)
 	if len(e.flows)*2 > len(e.table) {
-		e.table = make([]uint32, 2*len(e.table))
-		mask = uint32(len(e.table) - 1)
-		for j, h := range e.hashes {
-			i := h & mask
-			for e.table[i] != 0 {
-				i = (i + 1) & mask
-			}
-			e.table[i] = uint32(j + 1)
-		}
-		return n
+		e.grow()
 	}
-	e.table[i] = n + 1
 	return n
 }
 
-func hashFlow(f *packet.Flow) uint32 {
-	const k = 0x9e3779b97f4a7c15
-	m := func(h, v uint64) uint64 {
-		hi, lo := bits.Mul64(h^v, k)
-		return hi ^ lo
+// grow doubles the table.
+func (e *Encoder) grow() {
+	e.table = make([]uint64, 2*len(e.table))
+	mask := uint64(len(e.table) - 1)
+	for n := range e.flows {
+		hash := hashFlow(&e.flows[n])
+		i := hash & mask
+		for probes := 0; e.table[i] != 0 && probes < maxProbes; probes++ {
+			i = (i + 1) & mask
+		}
+		e.table[i] = hash>>32<<32 | uint64(n+1)
 	}
-	le := binary.LittleEndian
-	h := m(le.Uint64(f.Src[:8])^bits.RotateLeft64(le.Uint64(f.Dst[:8]), 17), le.Uint64(f.Src[8:]))
-	h = m(h, le.Uint64(f.Dst[8:]))
-	h = m(h, uint64(f.SrcPort)<<48|uint64(f.DstPort)<<32|uint64(f.Protocol)<<24|uint64(f.TTL)<<16|uint64(f.OuterPort))
-	h = m(h, uint64(f.ICMPID)<<48|uint64(le.Uint32(f.SrcMAC[2:]))^le.Uint64(f.Carriers[0].Source[8:])^uint64(f.Carriers[0].VNI)<<40^uint64(f.VLANs[0])<<20)
-	return uint32(h ^ h>>32)
 }
 
+func hashFlow(f *packet.Flow) uint64 {
+	const k1, k2 = 0x9e3779b97f4a7c15, 0xd6e8feb86659fd93
+	le := binary.LittleEndian
+	c := &f.Carriers[0]
+	a := le.Uint64(f.Src[8:]) ^ bits.RotateLeft64(le.Uint64(f.Src[:8]), 31) ^ uint64(f.SrcPort)<<16 ^ uint64(f.TTL)<<8
+	b := le.Uint64(f.Dst[8:]) ^ bits.RotateLeft64(le.Uint64(f.Dst[:8]), 31) ^ uint64(f.DstPort) ^ uint64(f.Protocol)<<16
+	d := le.Uint64(c.Source[8:]) ^ uint64(c.VNI) ^ uint64(f.OuterPort)<<16
+	g := uint64(le.Uint32(f.SrcMAC[2:]))<<32 ^ uint64(le.Uint32(f.DstMAC[2:])) ^ uint64(f.ICMPID)<<24 ^ uint64(f.VLANs[0])<<40
+	h1, l1 := bits.Mul64(a^k1, b^k2)
+	h2, l2 := bits.Mul64(d^k2, g^k1)
+	hi, lo := bits.Mul64(h1^l1^bits.RotateLeft64(h2^l2, 23), k1)
+	return hi ^ lo
+}
+
+var noFlow packet.Flow
+
 // appendFlow writes flow n, as it departs from the flow before:
-// bits; [tenant index]; protocol, TTL; [addresses]; ports; [ICMP id]; [MACs]; [VLANs, carriers]; [outer port].
+// bits; [tenant]; protocol, TTL; [addresses]; ports; [ICMP id]; [MACs]; [VLANs, carriers]; [outer port].
 func (e *Encoder) appendFlow(n uint32) {
 	f := &e.flows[n]
-	var prev packet.Flow
+	prev := &noFlow
 	if n > 0 {
-		prev = e.flows[n-1]
+		prev = &e.flows[n-1]
 	}
 	var x uint8
 	if f.V6 {
@@ -248,9 +339,9 @@ func (e *Encoder) appendFlow(n uint32) {
 	if f.ICMPID != 0 {
 		x |= flowICMPID
 	}
-	b := append(e.cols[colFlows], x)
+	b := append(e.fresh, x)
 	if x&flowTenant != 0 {
-		b = putUvarint(b, uint64(e.tenant(f.Tenant)))
+		b = e.appendTenant(b, f.Tenant)
 	}
 	b = append(b, f.Protocol, f.TTL)
 	if x&(flowSameAddrs|flowSwappedAddrs) == 0 {
@@ -280,62 +371,52 @@ func (e *Encoder) appendFlow(n uint32) {
 	if f.NCarriers > 0 {
 		b = binary.BigEndian.AppendUint16(b, f.OuterPort)
 	}
-	e.cols[colFlows] = b
+	e.fresh = b
 }
 
-// tenant returns the index of a tenant's name in the batch. There are few in one batch.
-func (e *Encoder) tenant(name string) int {
+// appendTenant writes the number of a tenant in the batch, of which there are few, and where it is new its name.
+func (e *Encoder) appendTenant(b []byte, name string) []byte {
 	for i, t := range e.tenants {
 		if t == name {
-			return i
+			return binary.AppendUvarint(b, uint64(i))
 		}
 	}
+	b = binary.AppendUvarint(b, uint64(len(e.tenants)))
 	e.tenants = append(e.tenants, name)
-	return len(e.tenants) - 1
+	b = binary.AppendUvarint(b, uint64(len(name)))
+	return append(b, name...)
 }
 
-// Seal appends the encoded batch to dst and empties the encoder.
-func (e *Encoder) Seal(dst []byte, c Compression) []byte {
-	body := e.body[:0]
-	body = putUvarint(body, uint64(e.packets))
-	body = putUvarint(body, uint64(len(e.flows)))
-	body = putUvarint(body, uint64(len(e.tenants)))
-	for _, t := range e.tenants {
-		body = putUvarint(body, uint64(len(t)))
-		body = append(body, t...)
+// Seal empties the encoder and returns the encoded batch, which is valid until the next call of Append.
+func (e *Encoder) Seal(c Compression) []byte {
+	var h [header]byte
+	h[0], h[1] = Version, byte(c)
+	for i, n := range [...]int{e.packets, len(e.flows), len(e.body) - header, len(e.low), len(e.fresh), len(e.high)} {
+		binary.LittleEndian.PutUint32(h[2+4*i:], uint32(n))
 	}
-	for i := range e.cols {
-		body = putUvarint(body, uint64(len(e.cols[i])))
-	}
-	size := len(body) + e.Size()
-	dst = append(dst, Version, byte(c))
-	dst = putUvarint(dst, uint64(size))
+	copy(e.body, h[:])
+	e.body = append(append(e.body, e.low...), e.fresh...)
 	if c == None {
-		dst = append(dst, body...)
-		for i := range e.cols {
-			dst = append(dst, e.cols[i]...)
-		}
-	} else {
-		for i := range e.cols {
-			body = append(body, e.cols[i]...)
-		}
-		at, most := len(dst), s2.MaxEncodedLen(size)
-		if cap(dst)-at < most {
-			dst = append(make([]byte, 0, at+most), dst...)
-		}
-		dst = dst[:at+len(s2.Encode(dst[at:at+most], body))]
+		e.body = append(e.body, e.high...)
+		b := e.body
+		e.reset()
+		return b
 	}
-	e.body = body[:0]
+	packed := e.body[header:]
+	if most := header + s2.MaxEncodedLen(len(packed)) + len(e.high); cap(e.sealed) < most {
+		e.sealed = make([]byte, most)
+	}
+	b := e.sealed[:cap(e.sealed)]
+	n := header + len(s2.Encode(b[copy(b, h[:]):], packed))
+	b = append(b[:n], e.high...)
 	e.reset()
-	return dst
+	return b
 }
 
 func (e *Encoder) reset() {
-	for i := range e.cols {
-		e.cols[i] = e.cols[i][:0]
-	}
 	clear(e.table)
-	e.flows, e.hashes, e.states, e.tenants = e.flows[:0], e.hashes[:0], e.states[:0], e.tenants[:0]
+	e.body, e.low, e.fresh, e.high = e.body[:header], e.low[:0], e.fresh[:0], e.high[:0]
+	e.flows, e.states, e.tenants = e.flows[:0], e.states[:0], e.tenants[:0]
 	e.packets, e.last, e.time, e.oldest = 0, 0, 0, math.MaxInt64
 }
 
@@ -344,14 +425,6 @@ func putAddr(b []byte, a *packet.Addr, v6 bool) []byte {
 		return append(b, a[:]...)
 	}
 	return append(b, a[12:]...)
-}
-
-func putUvarint(b []byte, v uint64) []byte {
-	for v >= 0x80 {
-		b = append(b, byte(v)|0x80)
-		v >>= 7
-	}
-	return append(b, byte(v))
 }
 
 func bit(b bool) uint32 {

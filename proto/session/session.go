@@ -32,8 +32,12 @@ type Key struct {
 // NewKey returns the key of a packet that src sent to dst, and whether src is the low end.
 func NewKey(tenant string, protocol uint8, src packet.Addr, srcPort uint16, dst packet.Addr, dstPort uint16) (k Key, srcLow bool) {
 	k.Tenant, k.Protocol = tenant, protocol
-	c := bytes.Compare(src[:], dst[:])
-	if c < 0 || c == 0 && srcPort <= dstPort {
+	be := binary.BigEndian
+	s, d := be.Uint64(src[:8]), be.Uint64(dst[:8])
+	if s == d {
+		s, d = be.Uint64(src[8:]), be.Uint64(dst[8:])
+	}
+	if s < d || s == d && srcPort <= dstPort {
 		k.Low, k.High, k.LowPort, k.HighPort = src, dst, srcPort, dstPort
 		return k, true
 	}
@@ -81,12 +85,7 @@ func (k *Key) Hash() uint64 {
 }
 
 // PairHash is the hash of a tenant and an unordered pair of addresses.
-func PairHash(tenant string, a, b *packet.Addr) uint64 {
-	if bytes.Compare(a[:], b[:]) > 0 {
-		a, b = b, a
-	}
-	return hashAddrs(tenant, a, b)
-}
+func PairHash(tenant string, a, b *packet.Addr) uint64 { return hashAddrs(tenant, a, b) }
 
 // Partition returns the partition, of n, in which all packets between a and b are folded.
 func Partition(tenant string, a, b *packet.Addr, n int) int {
@@ -105,6 +104,7 @@ func mix(h, v uint64) uint64 {
 	return hi ^ lo ^ bits.RotateLeft64(v, 29)
 }
 
+// hashAddrs hashes a tenant and two addresses, in either order: both are hashed at once, and added.
 func hashAddrs(tenant string, a, b *packet.Addr) uint64 {
 	h := uint64(seed)
 	if tenant != "" && tenant != DefaultTenant {
@@ -112,11 +112,13 @@ func hashAddrs(tenant string, a, b *packet.Addr) uint64 {
 			h = mix(h, uint64(tenant[i]))
 		}
 	}
-	h = mix(h, binary.BigEndian.Uint64(a[:8]))
-	h = mix(h, binary.BigEndian.Uint64(a[8:]))
-	h = mix(h, binary.BigEndian.Uint64(b[:8]))
-	h = mix(h, binary.BigEndian.Uint64(b[8:]))
-	return mix(h, 0)
+	return mix(h, hashAddr(a)+hashAddr(b))
+}
+
+func hashAddr(a *packet.Addr) uint64 {
+	x, y := binary.BigEndian.Uint64(a[:8]), binary.BigEndian.Uint64(a[8:])
+	hi, lo := bits.Mul64(x^seed, y^factor)
+	return hi ^ lo ^ bits.RotateLeft64(y, 29) ^ x
 }
 
 // ID is a session_id: 128 bits, printed as 32 hexadecimal digits.

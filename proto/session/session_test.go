@@ -112,12 +112,12 @@ func TestGolden(t *testing.T) {
 		tenant, a, b string
 		n, want      int
 	}{
-		{"", "10.0.0.4", "10.0.1.5", 16, 8},
-		{"", "10.0.0.4", "10.0.1.6", 16, 4},
-		{"", "192.168.1.52", "8.8.8.8", 16, 2},
-		{"", "2001:db8::1", "2001:db8::2", 16, 6},
-		{"green", "10.0.0.4", "10.0.1.5", 16, 13},
-		{"", "10.0.0.4", "10.0.1.5", 3, 1},
+		{"", "10.0.0.4", "10.0.1.5", 16, 1},
+		{"", "10.0.0.4", "10.0.1.6", 16, 15},
+		{"", "192.168.1.52", "8.8.8.8", 16, 3},
+		{"", "2001:db8::1", "2001:db8::2", 16, 11},
+		{"green", "10.0.0.4", "10.0.1.5", 16, 3},
+		{"", "10.0.0.4", "10.0.1.5", 3, 0},
 		{"", "10.0.0.4", "10.0.1.5", 1, 0},
 	} {
 		a, b := addr(c.a), addr(c.b)
@@ -133,10 +133,10 @@ func TestGolden(t *testing.T) {
 		}
 	}
 	k, _ := NewKey("", 6, addr("10.0.0.4"), 49152, addr("10.0.1.5"), 443)
-	if got, want := k.Hash(), uint64(0x103aa4aa9e843d6); got != want {
+	if got, want := k.Hash(), uint64(0xb3b7b6f007e4ad87); got != want {
 		t.Errorf("hash %#x, want %#x", got, want)
 	}
-	if got, want := NewID(&k, 1772356502123456789).String(), "583aa4984b5f86e6eb22fbb80cc79f44"; got != want {
+	if got, want := NewID(&k, 1772356502123456789).String(), "2075ba707ca0c718695552a1f954aec8"; got != want {
 		t.Errorf("session_id %s, want %s", got, want)
 	}
 }
@@ -176,5 +176,32 @@ func TestIDsAreUnique(t *testing.T) {
 	ids := map[ID]bool{NewID(&a, 1): true, NewID(&b, 1): true, NewID(&c, 1): true}
 	if len(ids) != 3 {
 		t.Errorf("tenant or Extra is no part of the id")
+	}
+}
+
+// Pairs of neighbouring addresses spread evenly over partitions, and their keys over a table's buckets.
+func TestSpread(t *testing.T) {
+	const partitions, buckets, pairs = 64, 1 << 12, 1 << 16
+	for _, prefix := range []string{"10.0.0.0", "2001:db8::"} {
+		var p [partitions]int
+		var b [buckets]int
+		base := addr(prefix)
+		for i := range pairs {
+			src, dst := base, base
+			src[14], src[15], dst[13], dst[15] = byte(i>>12), byte(i>>4), 1, byte(i&15)
+			p[Partition("", &src, &dst, partitions)]++
+			k, _ := NewKey("", packet.ProtoTCP, src, uint16(40000+i%1000), dst, 443)
+			b[k.Hash()%buckets]++
+		}
+		// Chi squared over its degrees of freedom is 1 for random numbers, within sqrt(2/n) or so.
+		for what, counts := range map[string][]int{"partitions": p[:], "buckets": b[:]} {
+			mean, sum := float64(pairs)/float64(len(counts)), 0.0
+			for _, n := range counts {
+				sum += (float64(n) - mean) * (float64(n) - mean) / mean
+			}
+			if x := sum / float64(len(counts)-1); x > 2 {
+				t.Errorf("%s: %s are used unevenly: chi squared is %.2f times that of random numbers", prefix, what, x)
+			}
+		}
 	}
 }

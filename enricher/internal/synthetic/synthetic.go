@@ -84,7 +84,7 @@ func Write(o Options) *Log {
 			Watermark: watermark, Clock: at, Partitions: uint32(o.Partitions),
 		}
 		if e != nil && e.Len() > 0 {
-			b.Packets, b.Columns = uint32(e.Len()), e.Seal(nil, batch.S2)
+			b.Packets, b.Columns = uint32(e.Len()), e.Seal(batch.S2)
 		}
 		value, err := record.MarshalPackets(&pb.PacketsRecord{Body: &pb.PacketsRecord_Batch{Batch: b}})
 		if err != nil {
