@@ -205,7 +205,8 @@ func (f *Fold) broken() error {
 	return err
 }
 
-// Record folds one record of the partition. offset is its position in the log. A record that does not decode
+// Record folds one record of the partition. offset is its position in the log. value is kept until the watermark
+// has passed its packets, and must not be changed. A record that does not decode
 // is counted and left out, and reported by an error that wraps ErrUndecodable; so are batches of earlier
 // records, see BatchError. All else is folded all the same.
 func (f *Fold) Record(offset int64, value []byte) error {

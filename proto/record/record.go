@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash/crc32"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tapweave/tapweave/proto/pb"
@@ -84,7 +85,7 @@ func marshal(what string, m envelope) ([]byte, error) {
 
 func unmarshal(what string, b []byte, m envelope) error {
 	if len(b) > maxRead {
-		return fmt.Errorf("%s of %d bytes, at most %d: %w", what, len(b), maxRead, ErrTooLarge)
+		return tooLarge(what, b)
 	}
 	if err := proto.Unmarshal(b, m); err != nil {
 		return fmt.Errorf("%s: %w: %v", what, ErrCorrupt, err)
@@ -93,6 +94,10 @@ func unmarshal(what string, b []byte, m envelope) error {
 		return &VersionError{what, v, Version}
 	}
 	return nil
+}
+
+func tooLarge(what string, b []byte) error {
+	return fmt.Errorf("%s of %d bytes, at most %d: %w", what, len(b), maxRead, ErrTooLarge)
 }
 
 func corrupt(what, format string, args ...any) error {
@@ -106,11 +111,19 @@ func MarshalPackets(r *pb.PacketsRecord) ([]byte, error) {
 }
 
 // UnmarshalPackets reads a record of tapweave.packets. Its body is set; the packet columns are not looked into.
+// They are not copied either: they stay part of b.
 func UnmarshalPackets(b []byte) (*pb.PacketsRecord, error) {
 	const what = "packets record"
 	r := new(pb.PacketsRecord)
-	if err := unmarshal(what, b, r); err != nil {
+	if len(b) > maxRead {
+		return nil, tooLarge(what, b)
+	}
+	rest, columns := cutColumns(b)
+	if err := unmarshal(what, rest, r); err != nil {
 		return nil, err
+	}
+	if batch := r.GetBatch(); batch != nil && columns != nil {
+		batch.Columns = columns
 	}
 	switch body := r.Body.(type) {
 	case *pb.PacketsRecord_Batch:
@@ -122,6 +135,56 @@ func UnmarshalPackets(b []byte) (*pb.PacketsRecord, error) {
 		return nil, corrupt(what, "no body that this program knows")
 	}
 	return r, nil
+}
+
+// Field numbers in tapweave.proto.
+const (
+	fieldBatch   = 2  // of PacketsRecord
+	fieldColumns = 10 // of PacketBatch
+)
+
+// cutColumns takes the columns out of a packets record: package proto would copy them, and they are nearly all
+// of it. What is no record with a batch of one piece is left as it is.
+func cutColumns(b []byte) (rest, columns []byte) {
+	at, batch := field(b, fieldBatch)
+	if batch == nil {
+		return b, nil
+	}
+	from, columns := field(batch, fieldColumns)
+	if columns == nil {
+		return b, nil
+	}
+	to := from + protowire.SizeTag(fieldColumns) + protowire.SizeBytes(len(columns))
+	rest = make([]byte, 0, len(b)-len(columns))
+	rest = append(rest, b[:at]...)
+	rest = protowire.AppendTag(rest, fieldBatch, protowire.BytesType)
+	rest = protowire.AppendVarint(rest, uint64(len(batch)-(to-from)))
+	rest = append(append(rest, batch[:from]...), batch[to:]...)
+	return append(rest, b[at+protowire.SizeTag(fieldBatch)+protowire.SizeBytes(len(batch)):]...), columns
+}
+
+// field returns the value of a field of bytes in message b, and where the field begins. It is nil where there
+// is none, more than one, or one not in its shortest form, and where b is no message.
+func field(b []byte, number protowire.Number) (at int, value []byte) {
+	for i := 0; i < len(b); {
+		n, kind, tag := protowire.ConsumeTag(b[i:])
+		if tag < 0 {
+			return 0, nil
+		}
+		size := protowire.ConsumeFieldValue(n, kind, b[i+tag:])
+		if size < 0 {
+			return 0, nil
+		}
+		if n == number {
+			v, _ := protowire.ConsumeBytes(b[i+tag:])
+			if value != nil || v == nil || kind != protowire.BytesType || tag+size != protowire.SizeTag(number)+protowire.SizeBytes(len(v)) {
+				return 0, nil
+			}
+			at, value = i, v
+		}
+		i += tag + size
+	}
+	return at, value
 }
 
 // MarshalSessions returns a record of tapweave.sessions; it sets the version.

@@ -83,6 +83,21 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// The columns of a packets record stay where they are.
+func TestColumnsAreNotCopied(t *testing.T) {
+	b, err := MarshalPackets(packets(&pb.PacketBatch{Producer: "c", Columns: []byte("columns"), Oldest: 7}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := UnmarshalPackets(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := r.GetBatch().Columns; string(c) != "columns" || &c[0] != &b[bytes.Index(b, c)] {
+		t.Errorf("columns %q, or a copy of them", c)
+	}
+}
+
 func TestUnknownVersion(t *testing.T) {
 	for _, c := range topics() {
 		b, err := c.marshal()
@@ -282,6 +297,11 @@ func FuzzUnmarshal(f *testing.F) {
 				Stream(rows)
 			}
 		case *pb.PacketsRecord:
+			// What is cut out of the record and not copied is what package proto reads there.
+			whole := new(pb.PacketsRecord)
+			if err := proto.Unmarshal(b, whole); err != nil || !proto.Equal(m, whole) {
+				t.Fatalf("%v, by package proto %v, %v", m, whole, err)
+			}
 			if _, err := MarshalPackets(m); err != nil && !errors.Is(err, ErrTooLarge) {
 				t.Fatal(err)
 			}

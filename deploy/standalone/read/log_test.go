@@ -32,7 +32,6 @@ func TestOnlyRecordsReachTheFold(t *testing.T) {
 					mu.Lock()
 					defer mu.Unlock()
 					log = append(log, kept{partition, offset, bytes.Clone(value)})
-					clear(value) // what is kept of a record behind its folding would show
 				}
 				if _, err := r.run([]string{path}, &want); err != nil {
 					t.Fatal(err)
