@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"reflect"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -14,10 +16,13 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tapweave/tapweave/collector/allow"
 	"github.com/tapweave/tapweave/collector/batcher"
 	"github.com/tapweave/tapweave/collector/decode"
+	"github.com/tapweave/tapweave/collector/probe"
 	"github.com/tapweave/tapweave/collector/publish"
 	"github.com/tapweave/tapweave/collector/sample"
+	"github.com/tapweave/tapweave/collector/scheduledevents"
 	"github.com/tapweave/tapweave/collector/source/udp"
 	"github.com/tapweave/tapweave/proto/pb"
 	"github.com/tapweave/tapweave/proto/record"
@@ -39,6 +44,8 @@ type Dependencies struct {
 	Log *slog.Logger
 	// Sources, if any, are read instead of UDP sockets, by a worker each.
 	Sources []Source
+	// Reloads are requests to read the allow-lists anew, from what load returns.
+	Reloads <-chan func() (Config, error)
 }
 
 // Collector is one collector. It is inert until Listen or Run.
@@ -49,7 +56,13 @@ type Collector struct {
 	registry *prometheus.Registry
 	ready    *admin.Readiness
 	admin    *admin.Server
+	probe    *probe.Probe // nil: none
 	counters *stats.Counters
+	reloads  <-chan func() (Config, error)
+	allowed  atomic.Pointer[allow.List]
+
+	drain     chan struct{} // closed when it is to drain
+	drainOnce sync.Once
 
 	sources []Source
 	address string
@@ -72,10 +85,19 @@ const (
 func New(c Config, d Dependencies) *Collector {
 	k := &Collector{
 		config: c, log: d.Log.With("service", "collector", "name", c.Name), registry: admin.NewRegistry(),
-		ready: admin.NewReadiness(conditionTopics, conditionPartitions), sources: d.Sources,
+		ready: admin.NewReadiness(conditionTopics, conditionPartitions), sources: d.Sources, reloads: d.Reloads,
+		drain: make(chan struct{}),
 	}
 	k.limited = logging.NewLimited(k.log)
 	k.admin = admin.New(c.Admin, k.log, k.registry, k.ready)
+	k.admin.Handle("POST /drain", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		k.Drain("POST /drain from " + r.RemoteAddr)
+		w.WriteHeader(http.StatusAccepted)
+		fmt.Fprintln(w, "draining")
+	}))
+	if c.Probe.Listen != "" {
+		k.probe = probe.New(c.Probe.Listen, k.ready.Ready, k.log)
+	}
 	k.counters = stats.New("collector", k.registry)
 	return k
 }
@@ -88,6 +110,12 @@ func (c *Collector) Listen() error {
 	opened := time.Now().UnixNano()
 	if err := c.admin.Listen(); err != nil {
 		return err
+	}
+	if c.probe != nil {
+		if err := c.probe.Check(); err != nil {
+			c.admin.Close()
+			return err
+		}
 	}
 	if len(c.sources) == 0 {
 		workers := c.config.Workers
@@ -122,8 +150,16 @@ func (c *Collector) Ready() (bool, string) { return c.ready.Ready() }
 // Counters are what the collector has counted.
 func (c *Collector) Counters() *stats.Counters { return c.counters }
 
-// Run collects until ctx is done, and drains: /readyz fails, packets are still taken for the drain time, then
-// what was taken is published, and a goodbye on every partition.
+// Drain makes Run end as if its context was done: reason says in the log why.
+func (c *Collector) Drain(reason string) {
+	c.drainOnce.Do(func() {
+		c.log.Info("told to drain", "by", reason)
+		close(c.drain)
+	})
+}
+
+// Run collects until ctx is done or Drain is called, and drains: /readyz and the probe fail, packets are still
+// taken for the drain time, then what was taken is published, and a goodbye on every partition.
 func (c *Collector) Run(ctx context.Context) error {
 	if err := c.Listen(); err != nil {
 		return err
@@ -143,6 +179,11 @@ func (c *Collector) Run(ctx context.Context) error {
 		return err
 	}
 	defer c.kafka.Close()
+	allowed, err := c.config.Allow.list()
+	if err != nil {
+		return err
+	}
+	c.allowed.Store(allowed)
 	decoder, err := c.config.decoder()
 	if err != nil {
 		return err
@@ -164,6 +205,26 @@ func (c *Collector) Run(ctx context.Context) error {
 			end(err)
 		}
 	})
+
+	if c.probe != nil {
+		background.Go(func() {
+			if err := c.probe.Run(life); err != nil {
+				end(err)
+			}
+		})
+	}
+	background.Go(func() { c.reload(life) })
+	var events *scheduledevents.Watch
+	var event atomic.Pointer[scheduledevents.Event]
+	if c.config.AzureEvents.Enabled {
+		events = scheduledevents.New(c.config.AzureEvents, c.log)
+		background.Go(func() {
+			if e, err := events.Next(life); err == nil {
+				event.Store(&e)
+				c.Drain(fmt.Sprintf("scheduled event %s, %s, not before %s", e.ID, e.Type, e.Before))
+			}
+		})
+	}
 
 	incarnation := uint64(time.Now().UnixNano())
 	batchers := batcher.New(c.config.batcher(incarnation), len(c.sources), c.publisher.Emit)
@@ -200,16 +261,17 @@ func (c *Collector) Run(ctx context.Context) error {
 
 	select {
 	case <-ctx.Done():
-		was, _ := c.ready.Ready()
-		c.ready.Fail(conditionServing, "draining")
-		if was { // otherwise no load balancer sends anything
-			c.log.Info("draining", "drain_time", c.config.DrainTime)
-			select {
-			case <-time.After(c.config.DrainTime):
-			case <-life.Done():
-			}
-		}
+	case <-c.drain:
 	case <-life.Done():
+	}
+	was, _ := c.ready.Ready()
+	c.ready.Fail(conditionServing, "draining")
+	if was && life.Err() == nil { // otherwise no load balancer sends anything
+		c.log.Info("draining", "drain_time", c.config.DrainTime)
+		select {
+		case <-time.After(c.config.DrainTime):
+		case <-life.Done():
+		}
 	}
 	close(stop)
 	workers.Wait()
@@ -233,8 +295,42 @@ func (c *Collector) Run(ctx context.Context) error {
 	if cause := context.Cause(life); cause != nil {
 		return cause
 	}
+	if e := event.Load(); e != nil {
+		approving, cancel := context.WithTimeout(life, 5*time.Second)
+		defer cancel()
+		if err := events.Approve(approving, *e); err != nil {
+			c.log.Warn("the scheduled event was not approved, it begins at its time", "event", e.ID, "not_before", e.Before, "error", err)
+		} else {
+			c.log.Info("approved the scheduled event", "event", e.ID, "type", e.Type)
+		}
+	}
 	c.log.Info("collected", "packets", c.counters.Counter("published", "packets").Value())
 	return err
+}
+
+// reload takes new allow-lists whenever it is asked to. A configuration that is wrong changes nothing.
+func (c *Collector) reload(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case load := <-c.reloads:
+			config, err := load()
+			var l *allow.List
+			if err == nil {
+				l, err = config.Allow.list()
+			}
+			if err != nil {
+				c.log.Error("the allow-lists were not read anew, the old ones hold", "error", err)
+				continue
+			}
+			c.allowed.Store(l)
+			c.log.Info("allow-lists read anew", "sources", len(config.Allow.Sources), "vnis", len(config.Allow.VNIs))
+			if config.Allow = c.config.Allow; !reflect.DeepEqual(config, c.config) {
+				c.log.Warn("other keys than allow have changed: they need a restart")
+			}
+		}
+	}
 }
 
 // topics makes sure that the topics are there, and have as many partitions as are pinned.

@@ -60,6 +60,8 @@ func (l *logbook) String() string {
 	return l.b.String()
 }
 
+func newLog(l *logbook) *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
 // begin runs a collector and returns what ends it.
 func begin(t *testing.T, c Config, d Dependencies) (*Collector, func() error) {
 	t.Helper()

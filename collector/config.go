@@ -8,9 +8,11 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/tapweave/tapweave/collector/allow"
 	"github.com/tapweave/tapweave/collector/batcher"
 	"github.com/tapweave/tapweave/collector/decode"
 	"github.com/tapweave/tapweave/collector/sample"
+	"github.com/tapweave/tapweave/collector/scheduledevents"
 	"github.com/tapweave/tapweave/proto/record"
 	"github.com/tapweave/tapweave/service/admin"
 	"github.com/tapweave/tapweave/service/config"
@@ -20,23 +22,26 @@ import (
 
 // Config of a collector.
 type Config struct {
-	Name         string             `yaml:"name" doc:"Name of this collector, another for each. It stands in the sessions' column collectors."`
-	Listen       string             `yaml:"listen" doc:"UDP address of the mirrored packets, HOST:PORT. Without a host: IPv4 and IPv6."`
-	Workers      int                `yaml:"workers" doc:"Receiving workers, each with a socket of its own. 0: one a core."`
-	ReceiveBytes int                `yaml:"receive_buffer_bytes" doc:"Buffer of each socket in the kernel. It bridges pauses of the process."`
-	Partitions   int                `yaml:"partitions" doc:"P, the partitions of tapweave.packets. The same in every service. Sessions that are open when it changes are cut."`
-	Linger       time.Duration      `yaml:"linger" doc:"How long packets wait for others before they are published."`
-	MemoryBytes  int64              `yaml:"memory_bytes" doc:"What may wait for Kafka. At 70 % payload is no longer taken; from 94 % on packets are shed by session, ever more up to 100 %. All of it is counted."`
-	BatchBytes   int                `yaml:"batch_bytes" doc:"Size of a batch before compression at which it is published."`
-	BatchPackets int                `yaml:"batch_packets" doc:"Packets of a batch at which it is published."`
-	DrainTime    time.Duration      `yaml:"drain_time" doc:"How long packets are still taken after SIGTERM, while /readyz fails: longer than the load balancer needs to notice."`
-	FlushTimeout time.Duration      `yaml:"flush_timeout" doc:"How long to wait for Kafka at the end. What is not published then is lost, and counted."`
-	Sampling     Sampling           `yaml:"sampling" doc:"Which payload travels with the packets."`
-	Tunnels      Tunnels            `yaml:"tunnels" doc:"What is unwrapped, and what network identifiers (VNI) mean."`
-	Topics       kafka.TopicsConfig `yaml:"topics" doc:"How tapweave.packets and tapweave.stats are made."`
-	Kafka        kafka.Config       `yaml:"kafka" doc:"Connection to Kafka."`
-	Admin        admin.Config       `yaml:"admin" doc:"Health and metrics over HTTP."`
-	Log          logging.Config     `yaml:"log" doc:"The log."`
+	Name         string                 `yaml:"name" doc:"Name of this collector, another for each. It stands in the sessions' column collectors."`
+	Listen       string                 `yaml:"listen" doc:"UDP address of the mirrored packets, HOST:PORT. Without a host: IPv4 and IPv6."`
+	Workers      int                    `yaml:"workers" doc:"Receiving workers, each with a socket of its own. 0: one a core."`
+	ReceiveBytes int                    `yaml:"receive_buffer_bytes" doc:"Buffer of each socket in the kernel. It bridges pauses of the process."`
+	Partitions   int                    `yaml:"partitions" doc:"P, the partitions of tapweave.packets. The same in every service. Sessions that are open when it changes are cut."`
+	Linger       time.Duration          `yaml:"linger" doc:"How long packets wait for others before they are published."`
+	MemoryBytes  int64                  `yaml:"memory_bytes" doc:"What may wait for Kafka. At 70 % payload is no longer taken; from 94 % on packets are shed by session, ever more up to 100 %. All of it is counted."`
+	BatchBytes   int                    `yaml:"batch_bytes" doc:"Size of a batch before compression at which it is published."`
+	BatchPackets int                    `yaml:"batch_packets" doc:"Packets of a batch at which it is published."`
+	DrainTime    time.Duration          `yaml:"drain_time" doc:"How long packets are still taken after SIGTERM, while /readyz and the probe fail: longer than the load balancer needs to notice."`
+	FlushTimeout time.Duration          `yaml:"flush_timeout" doc:"How long to wait for Kafka at the end. What is not published then is lost, and counted."`
+	Sampling     Sampling               `yaml:"sampling" doc:"Which payload travels with the packets."`
+	Tunnels      Tunnels                `yaml:"tunnels" doc:"What is unwrapped, and what network identifiers (VNI) mean."`
+	Allow        Allow                  `yaml:"allow" doc:"Who may send. SIGHUP reads this section anew, and no other."`
+	Probe        Probe                  `yaml:"probe" doc:"What a load balancer asks."`
+	AzureEvents  scheduledevents.Config `yaml:"azure_events" doc:"Azure's announcements that this machine is about to go."`
+	Topics       kafka.TopicsConfig     `yaml:"topics" doc:"How tapweave.packets and tapweave.stats are made."`
+	Kafka        kafka.Config           `yaml:"kafka" doc:"Connection to Kafka."`
+	Admin        admin.Config           `yaml:"admin" doc:"Health and metrics over HTTP."`
+	Log          logging.Config         `yaml:"log" doc:"The log."`
 }
 
 // Sampling says which payload travels.
@@ -49,6 +54,17 @@ type Sampling struct {
 	KeyFile     string        `yaml:"key_file" doc:"File whose content is the key."`
 	Redact      bool          `yaml:"redact" doc:"Whether asterisks replace the values of HTTP's Authorization, Proxy-Authorization, Cookie and Set-Cookie, and card numbers."`
 	Patterns    []string      `yaml:"patterns" doc:"RE2 expressions; asterisks replace what they match within one packet."`
+}
+
+// Allow says who may send. What is refused is counted by reason: source, vni.
+type Allow struct {
+	Sources []string `yaml:"sources" doc:"Prefixes of the addresses that may send (10.0.0.0/8, 2001:db8::/32): with vTAP those of the mirrored machines. None: all."`
+	VNIs    []uint32 `yaml:"vnis" doc:"Network identifiers that are taken. None: all."`
+}
+
+// Probe is what a load balancer asks.
+type Probe struct {
+	Listen string `yaml:"listen" doc:"TCP address, HOST:PORT, that is open only while the collector is ready, and answers HTTP with 200. Empty: none."`
 }
 
 // Tunnels says what is unwrapped.
@@ -73,12 +89,13 @@ func DefaultConfig() Config {
 		Partitions: record.DefaultInputPartitions, Linger: 200 * time.Millisecond, MemoryBytes: 128 << 20,
 		BatchBytes: b.MaxBytes, BatchPackets: b.MaxPackets,
 		DrainTime: 10 * time.Second, FlushTimeout: 10 * time.Second,
-		Sampling: Sampling{Mode: "starts", Bytes: s.Bytes, PushedBytes: s.PushedBytes, Share: s.Share, Redact: s.Redact},
-		Tunnels:  Tunnels{MaxDepth: d.MaxDepth, VXLANPorts: d.VXLANPorts, VNIScope: "shared"},
-		Topics:   kafka.DefaultTopicsConfig(),
-		Kafka:    kafka.DefaultConfig(),
-		Admin:    admin.Config{Listen: ":8081"},
-		Log:      logging.DefaultConfig(),
+		Sampling:    Sampling{Mode: "starts", Bytes: s.Bytes, PushedBytes: s.PushedBytes, Share: s.Share, Redact: s.Redact},
+		Tunnels:     Tunnels{MaxDepth: d.MaxDepth, VXLANPorts: d.VXLANPorts, VNIScope: "shared"},
+		AzureEvents: scheduledevents.DefaultConfig(),
+		Topics:      kafka.DefaultTopicsConfig(),
+		Kafka:       kafka.DefaultConfig(),
+		Admin:       admin.Config{Listen: ":8081"},
+		Log:         logging.DefaultConfig(),
 	}
 }
 
@@ -108,6 +125,14 @@ func (c Config) Validate() error {
 	if err := c.batcher(0).Validate(); err != nil {
 		return err
 	}
+	if c.Probe.Listen != "" {
+		if _, _, err := net.SplitHostPort(c.Probe.Listen); err != nil {
+			return fmt.Errorf("probe.listen: %q is not HOST:PORT", c.Probe.Listen)
+		}
+	}
+	if _, err := c.Allow.list(); err != nil {
+		return err
+	}
 	s, err := c.sampler()
 	if err != nil {
 		return err
@@ -120,6 +145,14 @@ func (c Config) Validate() error {
 		return err
 	}
 	return d.Validate()
+}
+
+func (a Allow) list() (*allow.List, error) {
+	l, err := allow.New(a.Sources, a.VNIs)
+	if err != nil {
+		return nil, fmt.Errorf("allow.%w", err)
+	}
+	return l, nil
 }
 
 func (c Config) sampler() (sample.Configuration, error) {

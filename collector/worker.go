@@ -27,14 +27,16 @@ type worker struct {
 	promise int64
 
 	// Counts since the last report.
-	datagrams, bytes        uint64
-	shedPackets, shedBytes  uint64
-	reported                [decode.NumReasons]uint64
-	dropped                 uint64
-	received, receivedBytes *stats.Counter
-	decoded, kernel         *stats.Counter
-	shed, shedPayload       *stats.Counter
-	refused                 [decode.NumReasons]*stats.Counter
+	datagrams, bytes          uint64
+	shedPackets, shedBytes    uint64
+	strangers, networks       uint64 // refused by allow-list: source, VNI
+	reported                  [decode.NumReasons]uint64
+	dropped                   uint64
+	received, receivedBytes   *stats.Counter
+	decoded, kernel           *stats.Counter
+	shed, shedPayload         *stats.Counter
+	refusedSource, refusedVNI *stats.Counter
+	refused                   [decode.NumReasons]*stats.Counter
 }
 
 func (c *Collector) newWorker(s Source, b *batcher.Batcher, d *decode.Decoder, sampler *sample.Sampler, stop <-chan struct{}) *worker {
@@ -45,6 +47,8 @@ func (c *Collector) newWorker(s Source, b *batcher.Batcher, d *decode.Decoder, s
 		decoded:       c.counters.Counter("decoded", "packets"),
 		kernel:        c.counters.Counter("lost", "kernel"),
 		shed:          c.counters.Counter("shed", "packets"),
+		refusedSource: c.counters.Counter("refused", "source"),
+		refusedVNI:    c.counters.Counter("refused", "vni"),
 		shedPayload:   c.counters.Counter("shed", "payload_bytes"),
 	}
 	for r := decode.OK + 1; r < decode.NumReasons; r++ {
@@ -101,11 +105,22 @@ func (w *worker) receive(wait time.Duration) (int, error) {
 		return 0, nil
 	}
 	d, newest := w.decoder, int64(0)
+	allowed := w.collector.allowed.Load()
 	shed := relief(w.collector.publisher.Pressure())
 	for i := range datagrams {
 		g := &datagrams[i]
 		newest = max(newest, g.Time)
 		w.bytes += uint64(len(g.Payload))
+		if !allowed.Source(&g.Source) {
+			w.strangers++
+			continue
+		}
+		if !allowed.AllVNIs() {
+			if vni, ok := decode.VNI(g.Payload); ok && !allowed.VNI(vni) {
+				w.networks++
+				continue
+			}
+		}
 		if d.Datagram(g.Time, g.Source, g.Port, g.Payload) != decode.OK {
 			continue
 		}
@@ -130,6 +145,9 @@ func (w *worker) receive(wait time.Duration) (int, error) {
 func (w *worker) report() {
 	w.received.Add(w.datagrams)
 	w.receivedBytes.Add(w.bytes)
+	w.refusedSource.Add(w.strangers)
+	w.refusedVNI.Add(w.networks)
+	w.strangers, w.networks = 0, 0
 	w.shed.Add(w.shedPackets)
 	w.shedPayload.Add(w.shedBytes)
 	w.datagrams, w.bytes, w.shedPackets, w.shedBytes = 0, 0, 0, 0

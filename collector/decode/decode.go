@@ -108,6 +108,14 @@ func (d *Decoder) Datagram(time int64, source packet.Addr, port uint16, payload 
 	return d.decode(start{time: time, link: LinkEthernet, carriers: 1, limit: d.maxDepth}, payload, len(payload))
 }
 
+// VNI returns the network identifier of a datagram for Datagram, if it has a header with one.
+func VNI(payload []byte) (uint32, bool) {
+	if len(payload) < vxlanHeader || payload[0]&0x08 == 0 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(payload[4:]) >> 8, true
+}
+
 // start is where decoding begins.
 type start struct {
 	time     int64

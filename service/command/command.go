@@ -32,6 +32,9 @@ type Program[C any] struct {
 	Check func(C) error
 	// Run runs the service until ctx is done, which is what SIGTERM and SIGINT do.
 	Run func(ctx context.Context, c C, log *slog.Logger) error
+	// Hangup, if set, is called whenever the process gets SIGHUP. load reads the configuration anew, as at the
+	// start.
+	Hangup func(load func() (C, error))
 }
 
 // Main runs the program and exits: with 0; with 1 after an error, which is one line on standard error; with 2
@@ -100,6 +103,16 @@ func Run[C any](ctx context.Context, p Program[C], args []string, stdout, stderr
 			return fail(err)
 		}
 		return 0
+	}
+	if p.Hangup != nil {
+		hangups := make(chan os.Signal, 1)
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+		go func() {
+			for range hangups {
+				p.Hangup(func() (C, error) { return config.Load(*file, p.Defaults) })
+			}
+		}()
 	}
 	if err := p.Run(ctx, c, logging.New(stderr, p.Logging(c))); err != nil {
 		return fail(err)

@@ -3,6 +3,7 @@
 // A configuration is a struct whose fields bear the tags `yaml:"key"` and `doc:"what it is, its unit and its
 // consequence"`. Structs inside it are sections. Every field can be overridden by an environment variable:
 // TAPWEAVE_ and the keys from the outside in, in upper case, joined by underscores, e.g. TAPWEAVE_KAFKA_BROKERS.
+// Another variable with that prefix is an error.
 package config
 
 import (
@@ -14,6 +15,8 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,6 +71,9 @@ func Load[T any](file string, defaults T) (T, error) {
 		}
 	}
 	if err := environment(v, nil); err != nil {
+		return none, err
+	}
+	if err := unknownVariables(v); err != nil {
 		return none, err
 	}
 	if err := secrets(v, nil); err != nil {
@@ -233,6 +239,41 @@ func environment(v reflect.Value, path []string) error {
 		}
 	}
 	return nil
+}
+
+// foreign matches the variables that Kubernetes sets for services whose names begin with tapweave, and those of
+// the project's own tests.
+var foreign = regexp.MustCompile(`^TAPWEAVE_(TEST_.*|CAPTURES|(.*_)?SERVICE_(HOST|PORT.*)|(.*_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+
+// unknownVariables is an error for a variable that overrides nothing: it is a key misspelt, or of another version.
+func unknownVariables(v reflect.Value) error {
+	known := variables(v.Type(), nil)
+	environ := os.Environ()
+	slices.Sort(environ)
+	for _, e := range environ {
+		name, _, _ := strings.Cut(e, "=")
+		if !strings.HasPrefix(name, Prefix) || slices.Contains(known, name) || foreign.MatchString(name) {
+			continue
+		}
+		return fmt.Errorf("environment variable %s overrides no key, the nearest that does is %s", name, nearest(name, known))
+	}
+	return nil
+}
+
+// variables returns the names of all variables that override a key of t.
+func variables(t reflect.Type, path []string) (all []string) {
+	for i, name := range fieldNames(t) {
+		if name == "" {
+			continue
+		}
+		inner, field := append(path[:len(path):len(path)], name), t.Field(i).Type
+		if isSection(field) {
+			all = append(all, variables(field, inner)...)
+		} else {
+			all = append(all, Variable(inner...))
+		}
+	}
+	return all
 }
 
 // fromString sets a field from a variable: strings as they are, lists of strings separated by commas, all

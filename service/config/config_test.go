@@ -51,6 +51,31 @@ func write(t *testing.T, name, text string) string {
 	return file
 }
 
+func TestUnknownVariable(t *testing.T) {
+	type section struct {
+		Brokers []string `yaml:"brokers"`
+	}
+	type config struct {
+		Kafka section `yaml:"kafka"`
+	}
+	for name, want := range map[string]string{
+		"TAPWEAVE_KAFKA_BROKER":                    "overrides no key, the nearest that does is TAPWEAVE_KAFKA_BROKERS",
+		"TAPWEAVE_KAFKA":                           "TAPWEAVE_KAFKA overrides no key",
+		"TAPWEAVE_KAFKA_BROKERS":                   "",
+		"TAPWEAVE_COLLECTOR_SERVICE_HOST":          "", // as Kubernetes sets them
+		"TAPWEAVE_COLLECTOR_PORT_4789_UDP_ADDR":    "",
+		"TAPWEAVE_COLLECTOR_SERVICE_PORT_MIRRORED": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(name, "x")
+			_, err := Load("", config{})
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %q", err, want)
+			}
+		})
+	}
+}
+
 func TestLoad(t *testing.T) {
 	file := write(t, "c.yaml", `# all of it
 name: two

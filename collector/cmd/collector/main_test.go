@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -90,6 +91,50 @@ func TestPortInUse(t *testing.T) {
 	var exit *exec.ExitError
 	if want := "collector: listen: UDP " + l.LocalAddr().String() + " is in use by another program; stop it or choose another address\n"; !errors.As(err, &exit) || exit.ExitCode() != 1 || out.String() != want {
 		t.Errorf("%v: %q", err, out)
+	}
+}
+
+// SIGHUP reads the allow-lists anew; a file that is wrong keeps the old ones, and says so.
+func TestSIGHUP(t *testing.T) {
+	k := kafkatest.Config(t)
+	file := filepath.Join(t.TempDir(), "collector.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("drain_time: 0s\nallow:\n  sources: [10.0.0.0/8]\n")
+	c, out := program(t, []string{
+		"TAPWEAVE_KAFKA_BROKERS=" + k.Brokers[0], "TAPWEAVE_KAFKA_TOPIC_PREFIX=" + k.TopicPrefix, "TAPWEAVE_PARTITIONS=1",
+	}, "-config", file)
+	await := func(want string) {
+		t.Helper()
+		for limit := time.Now().Add(20 * time.Second); !strings.Contains(out.String(), want); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(limit) {
+				t.Fatalf("no %q in\n%s", want, out)
+			}
+		}
+	}
+	await("msg=ready")
+	for _, step := range []struct{ text, want string }{
+		{"drain_time: 0s\nallow:\n  sources: [10.0.0.0/8, 192.0.2.1]\n", `msg="allow-lists read anew" service=collector`},
+		{"drain_time: 0s\nallow:\n  sources: [10.0.0.0/99]\n", `10.0.0.0/99\" is neither a prefix`},
+		{"drain_time: 1s\nallow:\n  vnis: [27]\n", "other keys than allow have changed"},
+	} {
+		write(step.text)
+		if err := c.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		await(step.want)
+	}
+	if !strings.Contains(out.String(), "the old ones hold") {
+		t.Error(out)
+	}
+	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

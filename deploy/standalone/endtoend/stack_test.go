@@ -90,7 +90,7 @@ func newStack(t *testing.T) *stack {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.client.Close)
-	s.env = append(os.Environ(), "TAPWEAVE_KAFKA_BROKERS="+broker.Addr(), "TAPWEAVE_CLICKHOUSE_ADDRESSES="+s.clickhouse.HTTPAddr())
+	s.env = append(os.Environ(), "TAPWEAVE_KAFKA_BROKERS="+broker.Addr())
 	for i := range 2 {
 		udp := freePort(t, "udp")
 		s.collectors = append(s.collectors, udp)
@@ -150,6 +150,9 @@ func (s *stack) start(name, program string, env ...string) *service {
 	if v == nil {
 		v = &service{name: name, program: program, admin: freePort(s.t, "tcp")}
 		v.env = append(append([]string{"TAPWEAVE_NAME=" + name, "TAPWEAVE_ADMIN_LISTEN=" + v.admin}, s.env...), env...)
+		if program == "sink" {
+			v.env = append(v.env, "TAPWEAVE_CLICKHOUSE_ADDRESSES="+s.clickhouse.HTTPAddr())
+		}
 		f, err := os.Create(filepath.Join(s.dir, name+".log"))
 		if err != nil {
 			s.t.Fatal(err)
