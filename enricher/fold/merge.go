@@ -16,7 +16,7 @@ import (
 // and what is decoded is used while the processor still has it at hand.
 type merger struct {
 	heap    []*cursor // by time of the next packet
-	free    []*cursor
+	free    []*decoded
 	waiting int // bytes of the batches
 	group   []item
 	done    []*cursor // walked through, their last packets being folded
@@ -26,14 +26,19 @@ type merger struct {
 
 // cursor walks through one batch in the order of time.
 type cursor struct {
-	columns []byte // encoded packets
-	decoded bool
-	batch   batch.Packets
-	refs    []ref
-	next    int
-	time    int64 // of the next packet; while the batch is not decoded that of the oldest, as the batch says
-	offset  int64
-	name    uint32 // collector
+	columns  []byte // encoded packets
+	*decoded        // nil while the batch waits
+	next     int
+	time     int64 // of the next packet; while the batch is not decoded that of the oldest, as the batch says
+	offset   int64
+	name     uint32 // collector
+}
+
+// decoded is a batch that is walked through. There are few at a time, and they are used again: they stay in the
+// processor's caches.
+type decoded struct {
+	batch batch.Packets
+	refs  []ref
 }
 
 // ref is what the fold keeps of a flow while the flow's batch waits.
@@ -57,14 +62,7 @@ type item struct {
 
 // add takes in a batch of the collector with index name. Packets behind the watermark are folded at once.
 func (m *merger) add(f *Fold, b *pb.PacketBatch, name uint32) {
-	var c *cursor
-	if n := len(m.free); n > 0 {
-		c = m.free[n-1]
-		m.free = m.free[:n-1]
-	} else {
-		c = new(cursor)
-	}
-	c.columns, c.decoded, c.next, c.time, c.offset, c.name = b.Columns, false, 0, b.Oldest, f.offset, name
+	c := &cursor{columns: b.Columns, time: b.Oldest, offset: f.offset, name: name}
 	m.waiting += len(c.columns)
 	if c.time < f.watermark {
 		if !m.decode(f, c) {
@@ -90,6 +88,12 @@ func (m *merger) add(f *Fold, b *pb.PacketBatch, name uint32) {
 // decode makes the packets of a batch ready to be walked through. A batch that does not decode, or holds a
 // packet older than it says, is dropped.
 func (m *merger) decode(f *Fold, c *cursor) bool {
+	if n := len(m.free); n > 0 {
+		c.decoded = m.free[n-1]
+		m.free = m.free[:n-1]
+	} else {
+		c.decoded = new(decoded)
+	}
 	err := c.read()
 	if err == nil && (len(c.batch.Packets) == 0 || c.batch.Packets[0].Time < c.time) {
 		err = fmt.Errorf("%w: no packet, or one older than the batch says", batch.ErrCorrupt)
@@ -100,7 +104,7 @@ func (m *merger) decode(f *Fold, c *cursor) bool {
 		m.drop(c)
 		return false
 	}
-	c.decoded, c.time = true, c.batch.Packets[0].Time
+	c.time = c.batch.Packets[0].Time
 	c.refs = slices.Grow(c.refs[:0], len(c.batch.Flows))[:len(c.batch.Flows)]
 	for i := range c.batch.Flows {
 		f.refer(&c.refs[i], &c.batch.Flows[i], c.name)
@@ -129,11 +133,11 @@ func (c *cursor) step() bool {
 
 func (m *merger) drop(c *cursor) {
 	m.waiting -= len(c.columns)
-	clear(c.refs) // or they would keep sessions alive
 	c.columns = nil
-	if len(m.free) < 16 {
-		m.free = append(m.free, c)
+	if len(m.free) < 2 {
+		m.free = append(m.free, c.decoded)
 	}
+	c.decoded = nil
 }
 
 func (m *merger) push(c *cursor) {
@@ -186,7 +190,7 @@ func (m *merger) pop() {
 func (m *merger) first(f *Fold, w int64) *cursor {
 	for len(m.heap) > 0 && m.heap[0].time < w {
 		c := m.heap[0]
-		if c.decoded {
+		if c.decoded != nil {
 			return c
 		}
 		if m.decode(f, c) {

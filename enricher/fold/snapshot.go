@@ -271,8 +271,9 @@ func (k *cursor) code(c *coder, f *Fold) {
 	c.time(&k.time)
 	num(c, &k.offset)
 	below(c, &k.name, c.names)
-	flag(c, &k.decoded)
-	if !k.decoded || c.err != nil {
+	walked := k.decoded != nil
+	flag(c, &walked)
+	if !walked || c.err != nil {
 		return
 	}
 	num(c, &k.next)
@@ -282,6 +283,7 @@ func (k *cursor) code(c *coder, f *Fold) {
 	}
 	num(c, &serial)
 	if c.loading {
+		k.decoded = new(decoded)
 		if err := k.read(); err != nil || k.next < 0 || k.next >= len(k.batch.Packets) || k.batch.Packets[k.next].Time != k.time {
 			c.fail("a batch that waits: packet %d, %v", k.next, err)
 			return

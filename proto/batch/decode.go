@@ -60,11 +60,9 @@ func (p *Packets) Decode(b []byte) error {
 		if l, err := s2.DecodedLen(b); err != nil || uint64(l) != packed {
 			return fmt.Errorf("%w: compressed parts", ErrCorrupt)
 		}
-		if uint64(cap(p.body)) < packed {
-			p.body = make([]byte, packed)
-		}
+		p.body = resize(p.body, int(packed))
 		var err error
-		if b, err = s2.Decode(p.body[:packed], b); err != nil {
+		if b, err = s2.Decode(p.body, b); err != nil {
 			return fmt.Errorf("%w: %v", ErrCorrupt, err)
 		}
 	default:
@@ -77,11 +75,7 @@ func (p *Packets) Decode(b []byte) error {
 }
 
 func (p *Packets) decodeFlows(r *reader, n int) error {
-	if cap(p.Flows) < n {
-		p.Flows = make([]packet.Flow, n)
-		p.states = make([]state, n)
-	}
-	p.Flows, p.states, p.tenants = p.Flows[:n], p.states[:n], p.tenants[:0]
+	p.Flows, p.states, p.tenants = resize(p.Flows, n), resize(p.states, n), p.tenants[:0]
 	prev := &noFlow
 	for i := range p.Flows {
 		f := &p.Flows[i]
@@ -144,6 +138,14 @@ func (p *Packets) decodeFlows(r *reader, n int) error {
 	return nil
 }
 
+// resize returns a slice of n elements, whatever they are: s or, where that is too small, one with some room.
+func resize[S ~[]E, E any](s S, n int) S {
+	if cap(s) < n {
+		s = make(S, n+n/4)
+	}
+	return s[:n]
+}
+
 // tenant reads a tenant: its number and, where that is new, its name.
 func (p *Packets) tenant(r *reader) string {
 	i, n := r.uvarint(), uint64(len(p.tenants))
@@ -172,10 +174,7 @@ func signed(word uint32, code uint16) uint32 {
 }
 
 func (p *Packets) decodePackets(n int, bytes, lowPart, highPart []byte) error {
-	if cap(p.Packets) < n {
-		p.Packets = make([]packet.Packet, n)
-	}
-	p.Packets = p.Packets[:n]
+	p.Packets = resize(p.Packets, n)
 	le := binary.LittleEndian
 	low, high := part{b: lowPart, end: len(lowPart)}, part{b: highPart, end: len(highPart)}
 	payload := reader{b: bytes}
