@@ -7,7 +7,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
-MODULES  := proto service collector enricher sink deploy/standalone
+MODULES  := proto service collector enricher sink deploy/clickhouse deploy/standalone
 SERVICES := collector enricher sink
 CAPTURES := $(or $(TAPWEAVE_CAPTURES),$(abspath ../shared/captures))
 

@@ -4,6 +4,7 @@ go 1.26.0
 
 replace (
 	github.com/tapweave/tapweave/collector => ../../collector
+	github.com/tapweave/tapweave/deploy/clickhouse => ../clickhouse
 	github.com/tapweave/tapweave/enricher => ../../enricher
 	github.com/tapweave/tapweave/proto => ../../proto
 	github.com/tapweave/tapweave/service => ../../service
@@ -11,11 +12,13 @@ replace (
 )
 
 require (
+	github.com/ClickHouse/clickhouse-go/v2 v2.50.0
 	github.com/ebitengine/purego v0.11.3
 	github.com/google/gopacket v1.1.19
 	github.com/prometheus/client_golang v1.25.0
 	github.com/segmentio/kafka-go v0.4.51
 	github.com/tapweave/tapweave/collector v0.0.0
+	github.com/tapweave/tapweave/deploy/clickhouse v0.0.0
 	github.com/tapweave/tapweave/enricher v0.0.0
 	github.com/tapweave/tapweave/proto v0.0.0
 	github.com/tapweave/tapweave/service v0.0.0
@@ -29,7 +32,6 @@ require (
 
 require (
 	github.com/ClickHouse/ch-go v0.74.0 // indirect
-	github.com/ClickHouse/clickhouse-go/v2 v2.50.0 // indirect
 	github.com/andybalholm/brotli v1.2.6 // indirect
 	github.com/apache/arrow/go/v17 v17.0.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect

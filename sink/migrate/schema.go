@@ -58,6 +58,7 @@ func plain(list ...string) []statement {
 var all = []migration{
 	{1, "tables", func(database string) []statement { return plain(tables(database)...) }},
 	{2, "revisions", revisions},
+	{3, "words", func(database string) []statement { return plain(words(database)...) }},
 }
 
 // Version is the schema that this program works with.

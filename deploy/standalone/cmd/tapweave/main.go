@@ -3,6 +3,7 @@
 //	tapweave run [--demo]    all services, a broker and ClickHouse in one process
 //	tapweave read FILE…      sessions of captures, one JSON object a line
 //	tapweave replay FILE…    captures sent to collectors as mirrored VXLAN
+//	tapweave query SQL       answers from ClickHouse, read only
 //	tapweave help            what there is
 package main
 
@@ -34,6 +35,7 @@ var commands = []command{
 	{"run", "[--demo]", "run everything in this process: VXLAN in, sessions in ClickHouse out", runRun},
 	{"read", "FILE…", "print the sessions of captures", runRead},
 	{"replay", "FILE…", "send captures to collectors as mirrored VXLAN", runReplay},
+	{"query", "SQL | --saved NAME", "ask ClickHouse, read only", runQuery},
 }
 
 // usageError is a wrong command line.

@@ -1,0 +1,3 @@
+module github.com/tapweave/tapweave/deploy/clickhouse
+
+go 1.26.0
