@@ -120,6 +120,11 @@ func (c FoldConfig) Validate() error {
 	return nil
 }
 
+// settings are those that the outputs depend on.
+func (c Config) settings() (fold.Settings, output.Settings) {
+	return c.Fold.settings(c.Partitions), output.Settings{Every: c.Output.Every, MaxBytes: c.Output.MaxBytes}
+}
+
 // OutputConfig is [output.Settings].
 type OutputConfig struct {
 	Every    time.Duration `yaml:"every" doc:"Capture time from one record of sessions to the next, a partition. Shorter is sooner, and costs bytes."`

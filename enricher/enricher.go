@@ -3,6 +3,7 @@
 //
 //	enricher.go   the service: topics, group, counts
 //	partition.go  one partition: taking it over, folding it, ticks
+//	state.go      its snapshots on tapweave.state
 //	writer.go     records to one partition of tapweave.sessions
 //	metrics.go    what operators see
 //
@@ -30,6 +31,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tapweave/tapweave/proto/delivery"
 	"github.com/tapweave/tapweave/proto/record"
 	"github.com/tapweave/tapweave/service/admin"
 	"github.com/tapweave/tapweave/service/kafka"
@@ -71,6 +73,8 @@ type Service struct {
 	ready    *admin.Readiness
 	admin    *admin.Server
 	stats    stats.Publisher
+
+	memory map[int]*memory // what is left of the generation before, by partition
 
 	mu    sync.Mutex
 	owned []*partition // of this generation
@@ -137,8 +141,9 @@ func (s *Service) Run(ctx context.Context) error {
 	group := s.client.Group(kafka.GroupConfig{
 		ID: Group, SessionTimeout: sessionTimeout, RebalanceTimeout: rebalanceTimeout, Failed: s.failed,
 	})
+	leaving := ctx
 	err := group.Run(ctx, []string{record.TopicPackets}, func(ctx context.Context, gen *kafka.Generation) {
-		s.generation(ctx, gen, fail)
+		s.generation(ctx, leaving, gen, fail)
 	})
 	return errors.Join(err, failure(ctx))
 }
@@ -164,10 +169,11 @@ func (s *Service) failed(err error) {
 func (s *Service) topics(ctx context.Context) error {
 	t := s.config.Topics
 	packets := t.Topic(record.TopicPackets, s.config.Partitions)
+	state := t.Topic(record.TopicState, s.config.Partitions)
 	sessions := t.Topic(record.TopicSessions, s.config.OutputPartitions)
 	var have map[string]int
 	err := kafka.Retry{}.Do(ctx, func() (err error) {
-		have, err = s.client.EnsureTopics(ctx, t.Create, packets, sessions, t.Topic(record.TopicStats, 1))
+		have, err = s.client.EnsureTopics(ctx, t.Create, packets, sessions, state, t.Topic(record.TopicStats, 1))
 		if errors.Is(err, kafka.ErrPartitions) {
 			return kafka.Permanent(err)
 		}
@@ -179,7 +185,7 @@ func (s *Service) topics(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, want := range []kafka.Topic{packets, sessions} {
+	for _, want := range []kafka.Topic{packets, sessions, state} {
 		if n := have[want.Name]; n > want.Partitions {
 			s.log.Warn("a topic has more partitions than are configured; the others are not used", "topic", want.Name, "partitions", n, "configured", want.Partitions)
 		}
@@ -188,8 +194,8 @@ func (s *Service) topics(ctx context.Context) error {
 }
 
 // generation folds the partitions of one generation of the group. It returns when ctx is done, or when a
-// partition cannot go on; the group is then joined again.
-func (s *Service) generation(ctx context.Context, gen *kafka.Generation, fail func(error)) {
+// partition cannot go on; the group is then joined again. leaving is done when the service ends.
+func (s *Service) generation(ctx, leaving context.Context, gen *kafka.Generation, fail func(error)) {
 	defer s.ready.Fail("group", "joining group "+Group)
 	var own []int
 	for _, a := range gen.Assignments {
@@ -198,6 +204,8 @@ func (s *Service) generation(ctx context.Context, gen *kafka.Generation, fail fu
 		}
 	}
 	s.log.Info("joined the group", "group", Group, "generation", gen.ID, "partitions", fmt.Sprint(own))
+	left := s.memory // of partitions that are another's now, nothing is kept
+	s.memory = map[int]*memory{}
 	if len(own) == 0 {
 		s.ready.Hold("group")
 		<-ctx.Done()
@@ -213,6 +221,7 @@ func (s *Service) generation(ctx context.Context, gen *kafka.Generation, fail fu
 	var writing sync.WaitGroup
 	var partitions []*partition
 	var starting atomic.Int64
+	var commits sync.Mutex
 	for _, a := range gen.Assignments {
 		if a.Partition >= s.config.Partitions {
 			continue
@@ -228,7 +237,9 @@ func (s *Service) generation(ctx context.Context, gen *kafka.Generation, fail fu
 				}
 			})
 		}
-		partitions = append(partitions, &partition{Service: s, gen: gen, assigned: a, writer: w})
+		partitions = append(partitions, &partition{
+			Service: s, gen: gen, assigned: a, writer: w, late: late, memory: left[a.Partition], commits: &commits,
+		})
 	}
 	s.own(partitions)
 	defer s.own(nil)
@@ -245,25 +256,34 @@ func (s *Service) generation(ctx context.Context, gen *kafka.Generation, fail fu
 			})
 			switch {
 			case err == nil || work.Err() != nil:
-			case errors.Is(err, errOver):
-				s.log.Info("the partition belongs to another member", "partition", p.assigned.Partition, "reason", err)
+			case errors.Is(err, errOver), errors.Is(err, errUnsure):
+				s.log.Info("the partition is taken over again", "partition", p.assigned.Partition, "reason", err)
 			default:
 				fail(fmt.Errorf("%s/%d: %w", record.TopicPackets, p.assigned.Partition, err))
 			}
 		})
 	}
 	commit := func(ctx context.Context) {
-		var commits []kafka.Commit
+		commits.Lock()
+		defer commits.Unlock()
+		pending := map[*partition]*commit{}
+		var list []kafka.Commit
 		for _, p := range partitions {
-			if c := p.ready.Swap(nil); c != nil {
-				commits = append(commits, *c)
+			if c := p.pending(); c != nil {
+				pending[p] = c
+				list = append(list, c.Commit)
 			}
 		}
-		err := gen.Commit(ctx, record.TopicPackets, commits...)
-		if err != nil && ctx.Err() == nil {
-			// What was not committed is folded again by whoever has the partitions now.
+		outcome := delivery.Done
+		if err := gen.Commit(ctx, record.TopicPackets, list...); errors.Is(err, kafka.ErrFenced) {
+			outcome = delivery.Refused
 			s.log.Info("commit refused", "error", err)
 			stop()
+		} else if err != nil {
+			outcome = delivery.Unknown
+		}
+		for p, c := range pending {
+			p.committed(c, outcome)
 		}
 	}
 	tick := time.NewTicker(commitEvery)
@@ -282,10 +302,17 @@ func (s *Service) generation(ctx context.Context, gen *kafka.Generation, fail fu
 		close(w.queue)
 	}
 	writing.Wait()
+	var finishing sync.WaitGroup
 	for _, p := range partitions {
-		p.finish()
+		finishing.Go(func() { p.finish(leaving.Err() != nil) })
 	}
+	finishing.Wait()
 	commit(late)
+	for _, p := range partitions {
+		if m := p.remember(); m != nil {
+			s.memory[p.assigned.Partition] = m
+		}
+	}
 }
 
 func (s *Service) own(list []*partition) {

@@ -204,7 +204,7 @@ type view struct {
 	next     [sessionPartitions]int64
 	readers  [sessionPartitions]*delivery.Reader
 	sessions map[session.ID]columns.Session // newest version
-	traffic  columns.TrafficSums            // of one epoch, see markers
+	traffic  columns.TrafficSums
 	markers  [partitions][]delivery.Epoch
 }
 
@@ -310,6 +310,16 @@ func (v *view) complete(l *synthetic.Log) {
 			v.bench.Errorf("session %s\nwant %+v", columns.AppendJSON(nil, &g), w)
 			return
 		}
+	}
+	var want columns.TrafficSums
+	for _, w := range l.Sessions {
+		want.Add(columns.TrafficSums{
+			Sessions: 1, SrcPackets: int64(w.SrcPackets), DstPackets: int64(w.DstPackets), SrcBytes: int64(w.SrcBytes), DstBytes: int64(w.DstBytes),
+			SrcPayloadBytes: int64(w.SrcPayloadBytes), DstPayloadBytes: int64(w.DstPayloadBytes),
+		})
+	}
+	if v.traffic != want {
+		v.bench.Errorf("traffic %+v\nwant    %+v", v.traffic, want)
 	}
 }
 
@@ -572,7 +582,7 @@ func TestForeignOffset(t *testing.T) {
 	s := b.start("one")
 	newView(b).complete(l)
 	s.stop()
-	if log := s.log.String(); !strings.Contains(log, "the offset to go on from is not in the log") || !strings.Contains(log, "outputs begin anew") || s.counts.degraded.Value() != 1 {
+	if log := s.log.String(); !strings.Contains(log, "offsets were set by hand") || !strings.Contains(log, "outputs begin anew") || s.counts.degraded.Value() != 1 {
 		t.Errorf("log:\n%s", log)
 	}
 }

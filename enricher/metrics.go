@@ -18,7 +18,9 @@ type counts struct {
 
 	outputs, outputBytes, versions, settled, bookings, packets *stats.Counter
 
-	released, assigned, degraded, failures *stats.Counter
+	snapshots, snapshotBytes, committed, damaged *stats.Counter
+
+	assigned, degraded, failures *stats.Counter
 }
 
 func newCounts(c *stats.Counters) (n counts) {
@@ -34,7 +36,10 @@ func newCounts(c *stats.Counters) (n counts) {
 	n.settled = c.Counter("output", "sessions_settled")
 	n.bookings = c.Counter("output", "traffic_rows")
 	n.packets = c.Counter("output", "packet_rows")
-	n.released = c.Counter("output", "sessions_released") // their partition went to another owner
+	n.snapshots = c.Counter("state", "snapshots")
+	n.snapshotBytes = c.Counter("state", "snapshot_bytes")
+	n.committed = c.Counter("state", "snapshots_committed")
+	n.damaged = c.Counter("state", "snapshots_damaged")
 	n.assigned = c.Counter("group", "assignments")
 	n.degraded = c.Counter("group", "assignments_degraded")
 	n.failures = c.Counter("group", "kafka_calls_failed")
@@ -56,7 +61,17 @@ func (p *partition) count() {
 	p.counts.bookings.Add(o.Bookings - p.put.Bookings)
 	p.counts.packets.Add(o.Packets - p.put.Packets)
 	p.put = o
+	p.gauge()
+}
 
+// uncounted leaves out what the partition has done since the last call of count: it was counted by the owner that
+// did it first.
+func (p *partition) uncounted() {
+	p.folded, p.put = p.stream.Fold().Counts(), p.stream.Counts()
+	p.gauge()
+}
+
+func (p *partition) gauge() {
 	f := p.stream.Fold()
 	p.watermark.Store(f.Watermark())
 	p.open.Store(int64(f.Open()))

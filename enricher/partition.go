@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -27,33 +28,60 @@ const (
 // errOver says that the partition is another's now.
 var errOver = errors.New("the generation is over")
 
+// errUnsure says that other settings cannot take effect in this generation.
+var errUnsure = errors.New("the outcome of a commit is not known")
+
 // partition is one partition of tapweave.packets in one generation.
 type partition struct {
 	*Service
 	gen      *kafka.Generation
 	assigned kafka.Assignment
 	writer   *writer
+	late     context.Context // goes on for a while when the partition is taken away
+	memory   *memory         // what is left of the generation before; nil: nothing
+	commits  *sync.Mutex     // held while the generation commits
 
 	// Of the goroutine that runs it.
-	owner        *delivery.Owner
-	stream       *output.Stream
-	folded       [fold.Reasons]uint64 // counted already
-	put          output.Counts        // counted already
-	safe, wanted place
+	stream    *output.Stream
+	inputSum  uint32 // of the record folded last
+	marker    int64  // offset
+	unsettled bool   // a state with other settings was not committed yet
+	pace      pace
+	folded    [fold.Reasons]uint64 // counted already
+	put       output.Counts        // counted already
+	storing   sync.WaitGroup
 
-	acknowledged atomic.Uint64                // number of the last output that is written
-	ready        atomic.Pointer[kafka.Commit] // to be committed next
+	mu      sync.Mutex // guards what follows, and owner once the fold begins
+	owner   *delivery.Owner
+	written written
+	sure    written   // where the newest accepted commit found the outputs
+	taking  *snapshot // on its way to tapweave.state
+	ready   *commit   // to be sent next
 
 	// For the gauges.
 	running                           atomic.Bool
 	watermark, open, buffered, behind atomic.Int64
 }
 
-// place is where the fold could begin again, once the outputs up to a number are written.
-type place struct {
-	offset int64
+// written is how far the outputs are acknowledged: the last number, and the offset behind it or behind the
+// owner's marker, if that is later.
+type written struct {
 	number uint64
-	known  bool
+	offset int64
+}
+
+// commit is what is to be committed, and where the outputs were when it was sent.
+type commit struct {
+	kafka.Commit
+	written written
+}
+
+// memory is the state of a partition between two generations. All its outputs are acknowledged.
+type memory struct {
+	stream   *output.Stream
+	inputSum uint32
+	sure     delivery.Snapshot
+	pace     pace
 }
 
 // run takes the partition over and folds it until ctx is done. started is called when the fold begins.
@@ -61,23 +89,17 @@ func (p *partition) run(ctx context.Context, started func()) error {
 	if err := p.takeOver(ctx); err != nil {
 		return err
 	}
-	p.stream = output.New(output.Config{
-		Partition: uint32(p.assigned.Partition), Epoch: p.owner.Epoch(),
-		Fold:   p.config.Fold.settings(p.config.Partitions),
-		Output: output.Settings{Every: p.config.Output.Every, MaxBytes: p.config.Output.MaxBytes},
-		Emit: func(number uint64, value []byte) error {
-			return p.writer.put(ctx, p.entry(value, func() { p.acknowledged.Store(number) }))
-		},
-	}, p.owner.Numbers(0))
 	p.count()
 	p.running.Store(true)
 	started()
-	defer func() { p.counts.released.Add(uint64(p.stream.Fold().Open())) }()
 
 	ctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
+	if err := p.settle(ctx); err != nil {
+		return err
+	}
 	fetched := make(chan kafka.Fetched)
 	wg.Go(func() { p.fetch(ctx, fetched) })
 	wg.Go(func() { p.tick(ctx) })
@@ -93,70 +115,260 @@ func (p *partition) run(ctx context.Context, started func()) error {
 	}
 }
 
-func (p *partition) entry(value []byte, acknowledged func()) entry {
+func (p *partition) entry(value []byte, acknowledged func(offset int64)) entry {
 	return entry{kafka.Record{Key: []byte(strconv.Itoa(p.assigned.Partition)), Value: value}, acknowledged}
 }
 
-// fold folds what was fetched.
+// emit hands an output to the writer. It goes on when the partition is taken away: see fold.
+func (p *partition) emit(number uint64, value []byte) error {
+	return p.writer.put(p.late, p.entry(value, func(offset int64) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.written = written{number, offset + 1}
+		if t := p.taking; t != nil && t.Output < 0 && t.At.Number == number {
+			t.Output = offset + 1
+		}
+		p.offer()
+	}))
+}
+
+// fold folds what was fetched. Where the partition is taken away meanwhile, it goes on to the next record behind
+// which no rows wait for an output, so that the state can stay in memory.
 func (p *partition) fold(ctx context.Context, f kafka.Fetched) error {
 	for _, r := range f.Records {
+		if ctx.Err() != nil && p.stream.Whole() {
+			break
+		}
+		silent := p.stream.Silent()
 		if err := p.stream.Record(r.Offset, r.Value); errors.Is(err, fold.ErrUndecodable) {
-			p.limited.Warn("undecodable", "skipped a record that does not decode", "topic", record.TopicPackets, "partition", p.assigned.Partition, "offset", r.Offset, "error", err)
+			if !silent {
+				p.limited.Warn("undecodable", "skipped a record that does not decode", "topic", record.TopicPackets, "partition", p.assigned.Partition, "offset", r.Offset, "error", err)
+			}
 		} else if err != nil {
 			p.count()
 			return err
 		}
+		p.inputSum = crc32.Checksum(r.Value, castagnoli)
+		p.pace.bytes += len(r.Value)
 		p.counts.records.Inc()
 		p.counts.bytes.Add(uint64(len(r.Value)))
-		if offset, number, ok := p.stream.Needs(); ok {
-			p.safe = place{offset, number, true}
-			p.offer()
+		if silent && !p.stream.Silent() {
+			p.uncounted()
+			if err := p.settle(ctx); err != nil {
+				return err
+			}
 		}
-		if ctx.Err() != nil {
-			break
+		if p.pace.due(time.Now()) && p.stream.Whole() && !p.stream.Silent() {
+			if err := p.take(); err != nil {
+				return err
+			}
 		}
 	}
 	p.behind.Store(max(f.HighWatermark-f.Next, 0))
-	p.count()
-	p.offer()
+	if p.stream.Silent() {
+		p.uncounted()
+	} else {
+		p.count()
+	}
 	return nil
 }
 
-// offer makes a commit ready when the outputs that stand before it are written. The place that is wanted stays
-// until then: a newer one might never be reached in time.
-func (p *partition) offer() {
-	if !p.wanted.known {
-		p.wanted = p.safe
+// take takes a snapshot and begins to store it, unless one is on its way.
+func (p *partition) take() error {
+	p.mu.Lock()
+	busy := p.taking != nil
+	p.mu.Unlock()
+	if busy {
+		return nil
 	}
-	acknowledged := p.acknowledged.Load()
-	if !p.wanted.known || acknowledged < p.wanted.number {
-		return
+	s, err := p.snapshot(1)
+	if err != nil {
+		return err
 	}
-	if acknowledged >= p.safe.number {
-		p.wanted = p.safe
-	}
-	if c, ok := p.owner.Commit(p.wanted.offset, p.wanted.number, acknowledged); ok {
-		p.ready.Store(&kafka.Commit{Partition: p.assigned.Partition, Offset: c.Offset, Metadata: c.Metadata})
-	}
-	p.wanted = place{}
+	p.storing.Go(func() {
+		if err := p.keep(p.late, s); err != nil && p.late.Err() == nil {
+			p.failed(err)
+		}
+	})
+	return nil
 }
 
-// finish offers what can still be committed when nothing is folded or written any more.
-func (p *partition) finish() {
-	if p.stream != nil {
-		p.offer()
+// snapshot takes a snapshot.
+func (p *partition) snapshot(copies int) (*snapshot, error) {
+	began := time.Now()
+	s := &snapshot{
+		Snapshot: delivery.Snapshot{State: -1, Input: p.stream.Next(), Output: -1, At: delivery.Position{Epoch: p.owner.Epoch(), Number: p.stream.Last()}},
+		inputSum: p.inputSum, copies: copies,
 	}
+	var err error
+	if s.chunks, err = pack(p.stream); err != nil {
+		return nil, fmt.Errorf("snapshot: %w", err)
+	}
+	p.pace = pace{taken: began, took: time.Since(began)}
+	for _, c := range s.chunks {
+		p.pace.size += len(c)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taking = s
+	if p.written.number == s.At.Number {
+		s.Output = p.written.offset
+	}
+	return s, nil
+}
+
+// keep stores a snapshot and makes it ready to be committed.
+func (p *partition) keep(ctx context.Context, s *snapshot) error {
+	for ; s.copies > 0; s.copies-- {
+		at, err := p.store(ctx, s)
+		p.mu.Lock()
+		switch {
+		case err != nil:
+			p.taking = nil // the next one will do
+		case s.copies > 1:
+			s.State = at
+			p.owner.CommitSnapshot(s.Snapshot, s.At.Number) // named with the next one
+		default:
+			s.State, s.chunks = at, nil
+			p.offer()
+		}
+		p.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// offer makes a snapshot ready to be committed that is stored, and whose outputs are acknowledged.
+func (p *partition) offer() {
+	t := p.taking
+	if t == nil || t.State < 0 || t.chunks != nil || t.Output < 0 {
+		return
+	}
+	if c, ok := p.owner.CommitSnapshot(t.Snapshot, p.written.number); ok {
+		p.ready = &commit{kafka.Commit{Partition: p.assigned.Partition, Offset: c.Offset, Metadata: c.Metadata}, p.written}
+		p.taking = nil
+	}
+}
+
+// pending returns what is to be committed.
+func (p *partition) pending() *commit {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.ready
+	if p.ready = nil; c != nil {
+		c.written = p.written
+	}
+	return c
+}
+
+// committed tells how the commits came out.
+func (p *partition) committed(c *commit, outcome delivery.Outcome) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gen.Unsure() {
+		p.owner.Committed(delivery.Unknown)
+	}
+	if p.owner.Committed(outcome); outcome == delivery.Done {
+		p.sure = c.written
+		p.counts.committed.Inc()
+	}
+}
+
+// settle lets the fold go by the configured settings, once it has come to the end of what is in the log. Two
+// snapshots with these are committed before anything is folded.
+func (p *partition) settle(ctx context.Context) error {
+	f, o := p.config.settings()
+	f0, o0 := p.stream.Settings()
+	if p.stream.Silent() || f == f0 && o == o0 && p.owner.State().State != delivery.Nothing {
+		return nil
+	}
+	if !p.stream.Whole() {
+		return errors.New("taking over other settings: rows wait behind the last output that is in the log") // it ended a record
+	}
+	if f != f0 || o != o0 {
+		p.log.Info("folding with other settings from here on", "partition", p.assigned.Partition, "offset", p.stream.Next())
+	}
+	if !p.owner.MaySwitch() {
+		return errUnsure
+	}
+	p.unsettled = true
+	p.stream.Set(f, o)
+	s, err := p.snapshot(2)
+	if err == nil {
+		err = p.keep(ctx, s)
+	}
+	if err != nil {
+		return err
+	}
+	p.commits.Lock()
+	defer p.commits.Unlock()
+	c := p.pending()
+	if c == nil {
+		return errors.New("taking over other settings: outputs are not acknowledged")
+	}
+	err = p.gen.Commit(ctx, record.TopicPackets, c.Commit)
+	switch {
+	case errors.Is(err, kafka.ErrFenced):
+		return errOver
+	case err != nil:
+		return err
+	}
+	p.committed(c, delivery.Done)
+	p.unsettled = false
+	return nil
+}
+
+// finish stores what a successor needs, when nothing is folded or written any more. leaving says that there is
+// one: the service ends. Then, or where it would take longer to fold again what was folded since, it is a
+// snapshot.
+func (p *partition) finish(leaving bool) {
+	p.storing.Wait()
+	if !p.still() || !leaving && !p.pace.worth() {
+		return
+	}
+	s, err := p.snapshot(1)
+	if err == nil {
+		err = p.keep(p.late, s)
+	}
+	if err != nil && p.late.Err() == nil {
+		p.failed(err)
+	}
+}
+
+// still says whether the state is one from which to go on: folded up to the end of what is in the log, and all
+// its outputs acknowledged.
+func (p *partition) still() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running.Load() && !p.unsettled && p.stream.Whole() && !p.stream.Silent() && p.written.number == p.stream.Last()
+}
+
+// remember returns the state for the next generation, nil if there is none to go on from.
+func (p *partition) remember() *memory {
+	if !p.still() {
+		return nil
+	}
+	return &memory{p.stream, p.inputSum, delivery.Snapshot{
+		State: delivery.Memory, Input: p.stream.Next(), Output: p.sure.offset,
+		At: delivery.Position{Epoch: p.owner.Epoch(), Number: p.sure.number},
+	}, p.pace}
 }
 
 // takeOver goes through the steps by which the partition becomes this member's.
 func (p *partition) takeOver(ctx context.Context) error {
 	a := p.assigned
-	o, err := delivery.NewOwner(delivery.Assignment{
-		Partition: uint32(a.Partition), Generation: uint64(p.gen.ID),
+	assignment := delivery.Assignment{
+		Partition: uint32(a.Partition), Generation: uint64(p.gen.ID), Keeps: true,
 		Committed: delivery.Commit{Offset: a.Offset, Metadata: a.Metadata},
-	})
+	}
+	if p.memory != nil {
+		assignment.Memory = &p.memory.sure
+	}
+	o, err := delivery.NewOwner(assignment)
 	if err != nil {
-		return err
+		return newer(err)
 	}
 	p.owner = o
 	for {
@@ -166,6 +378,9 @@ func (p *partition) takeOver(ctx context.Context) error {
 		case delivery.StepClaim:
 			c := o.Claim()
 			err = p.gen.Commit(ctx, record.TopicPackets, kafka.Commit{Partition: a.Partition, Offset: c.Offset, Metadata: c.Metadata})
+			if p.gen.Unsure() {
+				o.Committed(delivery.Unknown)
+			}
 			switch {
 			case err == nil:
 				o.Claimed(delivery.Done)
@@ -175,22 +390,161 @@ func (p *partition) takeOver(ctx context.Context) error {
 			}
 		case delivery.StepMark:
 			err = p.mark(ctx)
+		case delivery.StepLoad:
+			err = p.load(ctx)
+		case delivery.StepLearn:
+			err = p.learn(ctx)
 		case delivery.StepRun:
-			p.counts.assigned.Inc()
-			if lost := o.Lost(); lost != nil {
-				p.counts.degraded.Inc()
-				p.log.Warn("outputs begin anew: what earlier ones count may be counted again", "partition", a.Partition, "epoch", o.Epoch(), "offset", o.Input(), "reason", lost)
-			}
+			p.begin()
 			return nil
 		case delivery.StepLeave:
 			return errOver
-		default:
-			return fmt.Errorf("taking it over: no way to %v", o.Step())
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// newer adds what to do about a version that this program does not understand.
+func newer(err error) error {
+	var version *record.VersionError
+	if errors.As(err, &version) {
+		return fmt.Errorf("%w: a newer enricher owned the partition; upgrade this one, it has left the group", err)
+	}
+	return err
+}
+
+// begin lets the fold go on under the owner's epoch.
+func (p *partition) begin() {
+	o := p.owner
+	last := o.State().At.Number
+	if o.State().State == delivery.Memory {
+		last = p.stream.Last()
+	}
+	numbers := o.Numbers(last)
+	p.stream.Continue(o.Epoch(), numbers, p.emit)
+	p.written = written{max(last, numbers.Silent()), p.marker + 1}
+	p.sure = p.written
+	p.uncounted()
+	p.counts.assigned.Inc()
+	how := "snapshot"
+	switch o.State().State {
+	case delivery.Memory:
+		how = "memory"
+	case delivery.Nothing:
+		how = "nothing"
+	}
+	p.log.Info("took the partition over", "partition", p.assigned.Partition, "epoch", o.Epoch(), "from", how, "sessions", p.stream.Fold().Open(), "offset", p.stream.Next(), "number", last, "written", numbers.Silent())
+	if lost := o.Lost(); lost != nil {
+		p.counts.degraded.Inc()
+		p.log.Warn("outputs begin anew: what earlier ones count may be counted again", "partition", p.assigned.Partition, "epoch", o.Epoch(), "offset", o.Input(), "reason", lost)
+	}
+}
+
+// load loads the state that the owner names.
+func (p *partition) load(ctx context.Context) error {
+	o, s := p.owner, p.owner.State()
+	f, out := p.config.settings()
+	c := output.Config{Partition: uint32(p.assigned.Partition), Fold: f, Output: out}
+	p.inputSum, p.pace = 0, pace{taken: time.Now()}
+	switch s.State {
+	case delivery.Memory:
+		p.stream, p.inputSum, p.pace = p.memory.stream, p.memory.inputSum, p.memory.pace
+	case delivery.Nothing:
+		p.stream = output.New(c, nil)
+		p.stream.Begin(s.Input)
+	default:
+		began := time.Now()
+		chunks, sum, err := p.fetchSnapshot(ctx, s)
+		if err == nil {
+			p.stream, _, err = unpack(chunks, c)
+		}
+		var version *record.VersionError
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, &version):
+			return newer(err)
+		case err != nil:
+			p.counts.damaged.Inc()
+			p.log.Warn("a snapshot cannot be read; trying the one before it", "topic", record.TopicState, "partition", p.assigned.Partition, "offset", s.State, "error", err)
+			o.Loaded(false)
+			return nil
+		}
+		p.inputSum = sum
+		for _, c := range chunks {
+			p.pace.size += len(c)
+		}
+		p.log.Info("loaded a snapshot", "partition", p.assigned.Partition, "offset", s.State, "sessions", p.stream.Fold().Open(), "bytes", p.pace.size, "took", time.Since(began).Round(time.Millisecond))
+	}
+	remade, err := p.remade(ctx, s)
+	if err != nil {
+		return err
+	}
+	if remade != nil {
+		o.Renew(remade)
+		return nil
+	}
+	o.Loaded(true)
+	return nil
+}
+
+// remade says why the input cannot be the one that the state comes from; nil: it can. It compares the last
+// record that the state includes, where that is still there.
+func (p *partition) remade(ctx context.Context, s delivery.Snapshot) (remade, err error) {
+	topic := fmt.Sprintf("%s/%d", record.TopicPackets, p.assigned.Partition)
+	first, end, err := p.offsets(ctx, record.TopicPackets, p.assigned.Partition)
+	switch {
+	case err != nil:
+		return nil, err
+	case s.Input > end:
+		return fmt.Errorf("%s ends at offset %d, and was folded up to %d: it was made anew, or offsets were set by hand", topic, end, s.Input), nil
+	case s.State == delivery.Nothing || s.Input <= first:
+		return nil, nil
+	}
+	f, err := p.read(ctx, record.TopicPackets, p.assigned.Partition, s.Input-1)
+	if errors.Is(err, kafka.ErrOffsetOutOfRange) {
+		return nil, nil // by retention, just now
+	} else if err != nil {
+		return nil, err
+	}
+	if len(f.Records) > 0 && f.Records[0].Offset == s.Input-1 && crc32.Checksum(f.Records[0].Value, castagnoli) != p.inputSum {
+		return fmt.Errorf("%s has another record at offset %d than was folded: it was made anew", topic, s.Input-1), nil
+	}
+	return nil, nil
+}
+
+// learn reads the outputs behind the state, up to the owner's marker.
+func (p *partition) learn(ctx context.Context) error {
+	o := p.owner
+	for next := o.State().Output; o.Step() == delivery.StepLearn; {
+		if next > p.marker {
+			o.Renew(fmt.Errorf("%s/%d ends at offset %d, and was written up to %d: it was made anew", record.TopicSessions, p.writer.partition, p.marker, next))
+			return nil
+		}
+		f, err := p.read(ctx, record.TopicSessions, p.writer.partition, next)
+		if errors.Is(err, kafka.ErrOffsetOutOfRange) {
+			first, _, err := p.offsets(ctx, record.TopicSessions, p.writer.partition)
+			if err != nil {
+				return err
+			}
+			next = max(first, next+1) // retention was faster
+			continue
+		} else if err != nil {
+			return err
+		}
+		for _, r := range f.Records {
+			// A record that is none of ours says nothing about numbers; the sink counts it.
+			if s, err := record.UnmarshalSessions(r.Value); err == nil {
+				if e, err := delivery.EntryOf(s, p.config.Partitions); err == nil {
+					o.Learn(e)
+				}
+			}
+		}
+		next = f.Next
+	}
+	return nil
 }
 
 // survey reads the partition's outputs, of which nothing is known from a commit.
@@ -229,17 +583,17 @@ func (p *partition) mark(ctx context.Context) error {
 	m := p.owner.Marker()
 	value, err := record.MarshalSessions(&pb.SessionsRecord{
 		InputPartition: m.Partition, LogEpoch: m.Log, OwnerEpoch: m.Owner,
-		Body: &pb.SessionsRecord_Marker{Marker: &pb.Marker{Owner: p.config.Name}},
+		Body: &pb.SessionsRecord_Marker{Marker: &pb.Marker{Owner: p.config.Name, Continues: m.Continues}},
 	})
 	if err != nil {
 		return err
 	}
-	written := make(chan struct{})
-	if err := p.writer.put(ctx, p.entry(value, func() { close(written) })); err != nil {
+	written := make(chan int64, 1)
+	if err := p.writer.put(ctx, p.entry(value, func(offset int64) { written <- offset })); err != nil {
 		return err
 	}
 	select {
-	case <-written:
+	case p.marker = <-written:
 		p.owner.Marked()
 		return nil
 	case <-ctx.Done():
@@ -249,7 +603,7 @@ func (p *partition) mark(ctx context.Context) error {
 
 // fetch reads the partition on and hands it to the fold, one fetch ahead of it.
 func (p *partition) fetch(ctx context.Context, to chan<- kafka.Fetched) {
-	next := p.owner.Input()
+	next := p.stream.Next()
 	for {
 		f, err := p.read(ctx, record.TopicPackets, p.assigned.Partition, next)
 		if errors.Is(err, kafka.ErrOffsetOutOfRange) {
@@ -298,6 +652,7 @@ func (p *partition) offsets(ctx context.Context, topic string, partition int) (f
 // tick appends the time to the partition about once a second. One that fails is left out: the next one says
 // more.
 func (p *partition) tick(ctx context.Context) {
+	epoch := p.owner.Epoch()
 	every := time.NewTicker(tickEvery)
 	defer every.Stop()
 	for {
@@ -307,7 +662,7 @@ func (p *partition) tick(ctx context.Context) {
 		case <-every.C:
 		}
 		value, err := record.MarshalPackets(&pb.PacketsRecord{Body: &pb.PacketsRecord_Tick{
-			Tick: &pb.Tick{OwnerEpoch: p.owner.Epoch().Owner, Clock: time.Now().UnixNano()},
+			Tick: &pb.Tick{LogEpoch: epoch.Log, OwnerEpoch: epoch.Owner, Clock: time.Now().UnixNano()},
 		}})
 		if err == nil {
 			_, err = p.client.Produce(ctx, record.TopicPackets, p.assigned.Partition, kafka.Record{Value: value})

@@ -29,7 +29,7 @@ type writer struct {
 // entry is one record.
 type entry struct {
 	kafka.Record
-	acknowledged func()
+	acknowledged func(offset int64)
 }
 
 func newWriter(c *kafka.Client, topic string, partition int, failed func(error)) *writer {
@@ -70,12 +70,12 @@ func (w *writer) run(ctx context.Context) error {
 			default:
 			}
 		}
-		_, err := w.client.ProduceRetry(ctx, w.topic, w.partition, func() ([]kafka.Record, error) { return records, nil }, w.failed)
+		offset, err := w.client.ProduceRetry(ctx, w.topic, w.partition, func() ([]kafka.Record, error) { return records, nil }, w.failed)
 		if err != nil {
 			return err
 		}
-		for _, e := range entries {
-			e.acknowledged()
+		for i, e := range entries {
+			e.acknowledged(offset + int64(i))
 		}
 		clear(entries)
 	}

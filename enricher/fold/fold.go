@@ -18,6 +18,7 @@
 package fold
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -88,8 +89,8 @@ type Fold struct {
 	watermark int64
 	started   bool // a producer has spoken
 
-	logTime    int64 // ns, from ticks
-	owner      uint64
+	logTime    int64  // ns, from ticks
+	log, owner uint64 // epoch of the newest owner
 	ownerClock int64
 	ticked     bool
 
@@ -219,14 +220,14 @@ func (f *Fold) Record(offset int64, value []byte) error {
 	case *pb.PacketsRecord_Batch:
 		return f.batch(b.Batch)
 	case *pb.PacketsRecord_Tick:
-		if f.owned(b.Tick.OwnerEpoch) {
+		if f.owned(b.Tick.LogEpoch, b.Tick.OwnerEpoch) {
 			f.tick(b.Tick)
 		}
 		return f.broken()
 	case *pb.PacketsRecord_LabelSet:
-		f.owned(b.LabelSet.OwnerEpoch)
+		f.owned(b.LabelSet.LogEpoch, b.LabelSet.OwnerEpoch)
 	case *pb.PacketsRecord_EndOfInput:
-		if f.owned(b.EndOfInput.OwnerEpoch) {
+		if f.owned(b.EndOfInput.LogEpoch, b.EndOfInput.OwnerEpoch) {
 			f.end()
 		}
 		return f.broken()
@@ -242,13 +243,16 @@ func (f *Fold) undecodable(err error) error {
 }
 
 // owned says whether a control record is of the newest owner seen. The zero epoch belongs to no owner.
-func (f *Fold) owned(epoch uint64) bool {
-	if epoch < f.owner && epoch != 0 {
+func (f *Fold) owned(log, owner uint64) bool {
+	if owner == 0 {
+		return true
+	}
+	switch cmp.Or(cmp.Compare(log, f.log), cmp.Compare(owner, f.owner)) {
+	case -1:
 		f.counts[StaleControl]++
 		return false
-	}
-	if epoch > f.owner {
-		f.owner, f.ticked = epoch, false
+	case 1:
+		f.log, f.owner, f.ticked = log, owner, false
 	}
 	return true
 }

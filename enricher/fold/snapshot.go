@@ -121,6 +121,7 @@ func (f *Fold) code(c *coder) {
 	num(c, &f.watermark)
 	flag(c, &f.started)
 	num(c, &f.logTime)
+	num(c, &f.log)
 	num(c, &f.owner)
 	num(c, &f.ownerClock)
 	flag(c, &f.ticked)

@@ -1,5 +1,8 @@
 // Package output makes the records of tapweave.sessions out of what the fold puts out.
 //
+//	output.go    records in, numbered outputs out
+//	snapshot.go  the state between two records, written and read
+//
 // Which rows go into which numbered output follows from the log alone, as everything in the fold does: an
 // output ends behind a record that moved the watermark far enough, behind a tick, or where it has grown large,
 // and never because time has passed or somebody asked. So whoever folds the same log from the same place
@@ -64,7 +67,7 @@ type Stream struct {
 	counts  Counts
 	err     error // nothing is put out any more
 
-	offset  int64 // of the record being folded
+	offset  int64 // of the record folded last
 	cutAt   int64 // watermark at the last output
 	logTime int64 // behind the last record
 
@@ -81,7 +84,7 @@ type Stream struct {
 // New returns the stream of a partition of which nothing is folded yet. numbers counts its outputs.
 func New(c Config, numbers *delivery.Numbers) *Stream {
 	s := &Stream{
-		config: c, numbers: numbers, cutAt: math.MinInt64,
+		config: c, numbers: numbers, cutAt: math.MinInt64, offset: -1,
 		sessions: columns.NewBuilder(columns.Sessions),
 		packets:  columns.NewBuilder(columns.Packets),
 		bookings: columns.NewBuilder(columns.Bookings),
@@ -119,15 +122,17 @@ func (s *Stream) Record(offset int64, value []byte) error {
 	return undecodable
 }
 
-// Needs returns the offset of the oldest record that has to be folded again to come to the sessions that are
-// open behind the record folded last, and the number of the last output. ok is false while rows wait for the
-// next output: some may be the last of sessions that are not open any more.
-func (s *Stream) Needs() (offset int64, number uint64, ok bool) {
-	if s.pending() || s.err != nil {
-		return 0, 0, false
-	}
-	return s.fold.Needs(s.offset + 1), s.numbers.Last(), true
-}
+// Silent says whether outputs that are in the log already are still to come.
+func (s *Stream) Silent() bool { return s.numbers.Last() < s.numbers.Silent() }
+
+// Last is the number of the last output.
+func (s *Stream) Last() uint64 { return s.numbers.Last() }
+
+// Next is the offset of the first record that is not folded yet.
+func (s *Stream) Next() int64 { return s.offset + 1 }
+
+// Begin says at which offset a stream begins that has not folded anything.
+func (s *Stream) Begin(offset int64) { s.offset = offset - 1 }
 
 func (s *Stream) pending() bool {
 	return s.sessions.Len() > 0 || s.packets.Len() > 0 || len(s.traffic) > 0
@@ -156,35 +161,33 @@ func (s *Stream) cut() {
 
 // put numbers the rows that wait, and hands them out.
 func (s *Stream) put() error {
-	var all []*pb.Rows
-	if s.sessions.Len() > 0 {
-		r, err := s.sessions.Rows()
-		if err != nil {
-			return err
-		}
-		all = append(all, r)
-	}
-	if s.book(); s.bookings.Len() > 0 {
-		s.counts.Bookings += uint64(s.bookings.Len())
-		r, err := s.bookings.Rows()
-		if err != nil {
-			return err
-		}
-		all = append(all, r)
-	}
-	if s.packets.Len() > 0 {
-		r, err := s.packets.Rows()
-		if err != nil {
-			return err
-		}
-		all = append(all, r)
-	}
-	if len(all) == 0 {
+	s.book()
+	s.counts.Bookings += uint64(s.bookings.Len())
+	if s.sessions.Len()+s.bookings.Len()+s.packets.Len() == 0 {
 		return nil // bookings that cancelled each other out
 	}
 	at, emit, err := s.numbers.Next(s.offset)
-	if err != nil || !emit {
+	if err != nil {
 		return err
+	}
+	if !emit {
+		s.sessions.Discard()
+		s.bookings.Discard()
+		s.packets.Discard()
+		return nil
+	}
+	var all []*pb.Rows
+	for _, b := range []interface {
+		Len() int
+		Rows() (*pb.Rows, error)
+	}{s.sessions, s.bookings, s.packets} {
+		if b.Len() > 0 {
+			r, err := b.Rows()
+			if err != nil {
+				return err
+			}
+			all = append(all, r)
+		}
 	}
 	value, err := record.MarshalSessions(&pb.SessionsRecord{
 		InputPartition: s.config.Partition, LogEpoch: at.Log, OwnerEpoch: at.Owner,

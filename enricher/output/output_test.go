@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -222,8 +224,8 @@ func TestSizeIsBounded(t *testing.T) {
 	}
 }
 
-// Outputs end where the watermark has moved far enough, at ticks, and where nothing is open; an offset to begin
-// at again is only told where no rows wait.
+// Outputs end where the watermark has moved far enough, at ticks, and where nothing is open; the state is
+// only saved where no rows wait.
 func TestBorders(t *testing.T) {
 	l := synthetic.Write(synthetic.Options{Seed: 4, Sessions: 300, Partitions: 1, Start: start, Span: 10 * time.Second, Every: 50 * time.Millisecond})
 	count := func(every time.Duration) int {
@@ -241,12 +243,11 @@ func TestBorders(t *testing.T) {
 			t.Fatal(err)
 		}
 		offset++
-		needs, number, ok := s.Needs()
-		if ok && (needs > offset || number != uint64(len(*out))) {
-			t.Errorf("needs %d behind %d, output %d of %d", needs, offset, number, len(*out))
-		}
-		if ok {
+		if s.Whole() {
 			continue
+		}
+		if err := s.Save(io.Discard); !errors.Is(err, ErrPending) {
+			t.Errorf("saved while rows wait: %v", err)
 		}
 		waited = true
 		if i%7 == 0 { // a tick frees what waits
@@ -259,7 +260,7 @@ func TestBorders(t *testing.T) {
 			if offset += 2; len(*out) == 0 {
 				t.Error("a tick has left the rows waiting")
 			}
-			if _, _, ok := s.Needs(); !ok {
+			if !s.Whole() {
 				t.Error("rows wait behind a tick")
 			}
 		}
@@ -288,7 +289,93 @@ func TestErrors(t *testing.T) {
 	if err := s.Record(1000, l.Records[0].Value); !errors.Is(err, broken) {
 		t.Errorf("went on: %v", err)
 	}
-	if _, _, ok := s.Needs(); ok {
-		t.Error("an offset to go on from behind an error")
+	if s.Whole() {
+		t.Error("a state to go on from behind an error")
 	}
+}
+
+// A stream that goes on from a state that was saved comes to the same outputs, with the same numbers; what is in
+// the log already it does not put out again.
+func TestGoesOn(t *testing.T) {
+	l := synthetic.Write(synthetic.Options{Seed: 6, Sessions: 1000, Partitions: 1, Start: start, Span: 10 * time.Second, Every: 100 * time.Millisecond})
+	s, want := newStream(t, func(c *Config) { c.Output.Every = time.Second; c.Fold.Packets = true })
+	feed(t, s, l)
+	rng := rand.New(rand.NewPCG(1, 1))
+	for range 20 {
+		s, out := newStream(t, func(c *Config) { c.Output.Every = time.Second; c.Fold.Packets = true })
+		owner := delivery.Epoch{Log: 1, Owner: 7}
+		for i := 0; i < len(l.Records); i++ {
+			if err := s.Record(int64(i), l.Records[i].Value); err != nil {
+				t.Fatal(err)
+			}
+			if !s.Whole() || rng.IntN(20) > 0 {
+				continue
+			}
+			var b bytes.Buffer
+			if err := s.Save(&b); err != nil {
+				t.Fatal(err)
+			}
+			at, next, config := s.Last(), s.Next(), s.config
+			ahead := rng.IntN(len(l.Records) - i)
+			for j := range ahead { // what the owner puts out behind its last snapshot
+				if err := s.Record(next+int64(j), l.Records[i+1+j].Value); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n := len(*out)
+			config.Fold, config.Output = fold.Settings{}, Settings{} // those of the state count
+			var older bool
+			var err error
+			if s, older, err = Load(&b, config); err != nil || older {
+				t.Fatal(older, err)
+			}
+			if s.Next() != next {
+				t.Fatalf("goes on at %d, not %d", s.Next(), next)
+			}
+			s.Continue(owner, numbersFrom(t, at, *out), config.Emit)
+			for j := range ahead {
+				if err := s.Record(next+int64(j), l.Records[i+1+j].Value); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if i += ahead; len(*out) != n || s.Silent() || s.Last() != uint64(n) {
+				t.Fatalf("%d outputs, then %d, last %d", n, len(*out), s.Last())
+			}
+		}
+		if !slices.EqualFunc(*out, *want, bytes.Equal) {
+			t.Fatal("other outputs")
+		}
+	}
+}
+
+// numbersFrom returns the counter of an owner that goes on from a state with at outputs, where out is in the log.
+// It has the epoch of the one before it, so that the outputs can be compared.
+func numbersFrom(t *testing.T, at uint64, out [][]byte) *delivery.Numbers {
+	t.Helper()
+	m := delivery.Enricher{Epoch: delivery.Epoch{Log: 1, Owner: 6}, Snapshots: []delivery.Snapshot{{At: delivery.Position{Epoch: delivery.Epoch{Log: 1, Owner: 6}, Number: at}}}}
+	encoded, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := delivery.NewOwner(delivery.Assignment{Partition: 3, Generation: 7, Keeps: true, Committed: delivery.Commit{Metadata: encoded}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Claimed(delivery.Done)
+	o.Marked()
+	o.Loaded(true)
+	for _, v := range out[at:] {
+		r, err := record.UnmarshalSessions(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.OwnerEpoch = 6
+		e, err := delivery.EntryOf(r, 16)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Learn(e)
+	}
+	o.Learn(o.Marker())
+	return o.Numbers(at)
 }

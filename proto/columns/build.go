@@ -69,6 +69,9 @@ func (b *Builder[R]) record() arrow.Record {
 	return array.NewRecord(b.table.schema, arrays, int64(b.rows))
 }
 
+// Discard empties the builder.
+func (b *Builder[R]) Discard() { b.reset(true) }
+
 func (b *Builder[R]) reset(keep bool) {
 	for _, c := range b.buffers {
 		c.reset(keep)

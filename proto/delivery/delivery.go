@@ -69,8 +69,6 @@ type Entry struct {
 
 // EntryOf returns what the protocol looks at in r. inputs is the number of partitions of tapweave.packets: a
 // record of another is foreign to the log, and so is an output without a number.
-//
-// Markers say nothing about Continues yet, because enrichers keep no state: it is false.
 func EntryOf(r *pb.SessionsRecord, inputs int) (Entry, error) {
 	if int64(r.InputPartition) >= int64(inputs) {
 		return Entry{}, fmt.Errorf("sessions record: %w: input partition %d of %d", record.ErrCorrupt, r.InputPartition, inputs)
@@ -78,7 +76,7 @@ func EntryOf(r *pb.SessionsRecord, inputs int) (Entry, error) {
 	e := Entry{Partition: r.InputPartition, Position: Position{Epoch: Epoch{r.LogEpoch, r.OwnerEpoch}}}
 	switch b := r.Body.(type) {
 	case *pb.SessionsRecord_Marker:
-		e.Marker = true
+		e.Marker, e.Continues = true, b.Marker.GetContinues()
 		return e, nil
 	case *pb.SessionsRecord_Output:
 		if b.Output.GetNumber() > 0 {

@@ -285,6 +285,13 @@ func (o *Owner) Learn(e Entry) {
 	}
 }
 
+// Renew says that the log which the state belongs to is not there any more: the outputs begin anew. It is called
+// while the state is loaded or its numbers are learned.
+func (o *Owner) Renew(reason error) {
+	o.lost, o.begin, o.memory = reason, -1, false
+	o.step = StepSurvey
+}
+
 // Input is the offset from which to fold.
 func (o *Owner) Input() int64 {
 	if !o.a.Keeps {

@@ -424,7 +424,8 @@ func (x *PacketBatch) GetOldest() int64 {
 type Tick struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	OwnerEpoch    uint64                 `protobuf:"varint,1,opt,name=owner_epoch,json=ownerEpoch,proto3" json:"owner_epoch,omitempty"`
-	Clock         int64                  `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"` // the owner's clock, nanoseconds since the Unix epoch
+	Clock         int64                  `protobuf:"varint,2,opt,name=clock,proto3" json:"clock,omitempty"`                       // the owner's clock, nanoseconds since the Unix epoch
+	LogEpoch      uint64                 `protobuf:"varint,3,opt,name=log_epoch,json=logEpoch,proto3" json:"log_epoch,omitempty"` // of the owner, and compared first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -473,11 +474,19 @@ func (x *Tick) GetClock() int64 {
 	return 0
 }
 
+func (x *Tick) GetLogEpoch() uint64 {
+	if x != nil {
+		return x.LogEpoch
+	}
+	return 0
+}
+
 // From here on the sessions that begin are labelled by this set.
 type LabelSet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	OwnerEpoch    uint64                 `protobuf:"varint,1,opt,name=owner_epoch,json=ownerEpoch,proto3" json:"owner_epoch,omitempty"`
-	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of the set as it stands in tapweave.state
+	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`                      // SHA-256 of the set as it stands in tapweave.state
+	LogEpoch      uint64                 `protobuf:"varint,3,opt,name=log_epoch,json=logEpoch,proto3" json:"log_epoch,omitempty"` // of the owner, and compared first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -526,10 +535,18 @@ func (x *LabelSet) GetDigest() []byte {
 	return nil
 }
 
+func (x *LabelSet) GetLogEpoch() uint64 {
+	if x != nil {
+		return x.LogEpoch
+	}
+	return 0
+}
+
 // Nothing will follow: every open session ends here.
 type EndOfInput struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	OwnerEpoch    uint64                 `protobuf:"varint,1,opt,name=owner_epoch,json=ownerEpoch,proto3" json:"owner_epoch,omitempty"` // 0 where no owner is involved
+	LogEpoch      uint64                 `protobuf:"varint,2,opt,name=log_epoch,json=logEpoch,proto3" json:"log_epoch,omitempty"`       // of the owner, and compared first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -567,6 +584,13 @@ func (*EndOfInput) Descriptor() ([]byte, []int) {
 func (x *EndOfInput) GetOwnerEpoch() uint64 {
 	if x != nil {
 		return x.OwnerEpoch
+	}
+	return 0
+}
+
+func (x *EndOfInput) GetLogEpoch() uint64 {
+	if x != nil {
+		return x.LogEpoch
 	}
 	return 0
 }
@@ -833,8 +857,11 @@ func (x *Rows) GetArrow() []byte {
 
 // A new owner of an input partition begins: whatever bears an older epoch behind this is to be dropped.
 type Marker struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Owner string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	// The numbers go on where they ended in the same log epoch. Otherwise they begin at 1: enrichers that kept no
+	// state wrote such markers.
+	Continues     bool `protobuf:"varint,2,opt,name=continues,proto3" json:"continues,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -874,6 +901,13 @@ func (x *Marker) GetOwner() string {
 		return x.Owner
 	}
 	return ""
+}
+
+func (x *Marker) GetContinues() bool {
+	if x != nil {
+		return x.Continues
+	}
+	return false
 }
 
 // One record of tapweave.stats: cumulative counts of one incarnation of one instance.
@@ -1120,12 +1154,11 @@ type SnapshotChunk struct {
 	Number         uint64                 `protobuf:"varint,4,opt,name=number,proto3" json:"number,omitempty"`                                 // last output that the state includes
 	InputOffset    int64                  `protobuf:"varint,5,opt,name=input_offset,json=inputOffset,proto3" json:"input_offset,omitempty"`    // first record on tapweave.packets that it does not include
 	OutputOffset   int64                  `protobuf:"varint,6,opt,name=output_offset,json=outputOffset,proto3" json:"output_offset,omitempty"` // on tapweave.sessions
-	FoldVersion    uint32                 `protobuf:"varint,7,opt,name=fold_version,json=foldVersion,proto3" json:"fold_version,omitempty"`
-	SettingsDigest []byte                 `protobuf:"bytes,8,opt,name=settings_digest,json=settingsDigest,proto3" json:"settings_digest,omitempty"`
 	Chunk          uint32                 `protobuf:"varint,9,opt,name=chunk,proto3" json:"chunk,omitempty"`
 	Chunks         uint32                 `protobuf:"varint,10,opt,name=chunks,proto3" json:"chunks,omitempty"`
-	Crc32C         uint32                 `protobuf:"varint,11,opt,name=crc32c,proto3" json:"crc32c,omitempty"` // of data
-	Data           []byte                 `protobuf:"bytes,12,opt,name=data,proto3" json:"data,omitempty"`
+	Crc32C         uint32                 `protobuf:"varint,11,opt,name=crc32c,proto3" json:"crc32c,omitempty"`                              // of data
+	Data           []byte                 `protobuf:"bytes,12,opt,name=data,proto3" json:"data,omitempty"`                                   // a piece of the state, compressed with zstd as a whole
+	InputCrc32C    uint32                 `protobuf:"varint,13,opt,name=input_crc32c,json=inputCrc32c,proto3" json:"input_crc32c,omitempty"` // of the last record on tapweave.packets that the state includes
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1202,20 +1235,6 @@ func (x *SnapshotChunk) GetOutputOffset() int64 {
 	return 0
 }
 
-func (x *SnapshotChunk) GetFoldVersion() uint32 {
-	if x != nil {
-		return x.FoldVersion
-	}
-	return 0
-}
-
-func (x *SnapshotChunk) GetSettingsDigest() []byte {
-	if x != nil {
-		return x.SettingsDigest
-	}
-	return nil
-}
-
 func (x *SnapshotChunk) GetChunk() uint32 {
 	if x != nil {
 		return x.Chunk
@@ -1242,6 +1261,13 @@ func (x *SnapshotChunk) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *SnapshotChunk) GetInputCrc32C() uint32 {
+	if x != nil {
+		return x.InputCrc32C
+	}
+	return 0
 }
 
 type LabelSetChunk struct {
@@ -1444,19 +1470,22 @@ const file_tapweave_proto_rawDesc = "" +
 	"\x04Kind\x12\v\n" +
 	"\aPACKETS\x10\x00\x12\t\n" +
 	"\x05HELLO\x10\x01\x12\v\n" +
-	"\aGOODBYE\x10\x02\"=\n" +
+	"\aGOODBYE\x10\x02\"Z\n" +
 	"\x04Tick\x12\x1f\n" +
 	"\vowner_epoch\x18\x01 \x01(\x04R\n" +
 	"ownerEpoch\x12\x14\n" +
-	"\x05clock\x18\x02 \x01(\x03R\x05clock\"C\n" +
+	"\x05clock\x18\x02 \x01(\x03R\x05clock\x12\x1b\n" +
+	"\tlog_epoch\x18\x03 \x01(\x04R\blogEpoch\"`\n" +
 	"\bLabelSet\x12\x1f\n" +
 	"\vowner_epoch\x18\x01 \x01(\x04R\n" +
 	"ownerEpoch\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\fR\x06digest\"-\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1b\n" +
+	"\tlog_epoch\x18\x03 \x01(\x04R\blogEpoch\"J\n" +
 	"\n" +
 	"EndOfInput\x12\x1f\n" +
 	"\vowner_epoch\x18\x01 \x01(\x04R\n" +
-	"ownerEpoch\"\xf7\x01\n" +
+	"ownerEpoch\x12\x1b\n" +
+	"\tlog_epoch\x18\x02 \x01(\x04R\blogEpoch\"\xf7\x01\n" +
 	"\x0eSessionsRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12'\n" +
 	"\x0finput_partition\x18\x02 \x01(\rR\x0einputPartition\x12\x1b\n" +
@@ -1485,9 +1514,10 @@ const file_tapweave_proto_rawDesc = "" +
 	"\x06ALERTS\x10\x03\"!\n" +
 	"\vCompression\x12\b\n" +
 	"\x04NONE\x10\x00\x12\b\n" +
-	"\x04ZSTD\x10\x01\"\x1e\n" +
+	"\x04ZSTD\x10\x01\"<\n" +
 	"\x06Marker\x12\x14\n" +
-	"\x05owner\x18\x01 \x01(\tR\x05owner\"\xbf\x01\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x1c\n" +
+	"\tcontinues\x18\x02 \x01(\bR\tcontinues\"\xbf\x01\n" +
 	"\vStatsRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x1a\n" +
@@ -1503,7 +1533,7 @@ const file_tapweave_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x128\n" +
 	"\bsnapshot\x18\x02 \x01(\v2\x1a.tapweave.v1.SnapshotChunkH\x00R\bsnapshot\x129\n" +
 	"\tlabel_set\x18\x03 \x01(\v2\x1a.tapweave.v1.LabelSetChunkH\x00R\blabelSetB\x06\n" +
-	"\x04body\"\xfc\x02\n" +
+	"\x04body\"\xdf\x02\n" +
 	"\rSnapshotChunk\x12'\n" +
 	"\x0finput_partition\x18\x01 \x01(\rR\x0einputPartition\x12\x1b\n" +
 	"\tlog_epoch\x18\x02 \x01(\x04R\blogEpoch\x12\x1f\n" +
@@ -1511,14 +1541,13 @@ const file_tapweave_proto_rawDesc = "" +
 	"ownerEpoch\x12\x16\n" +
 	"\x06number\x18\x04 \x01(\x04R\x06number\x12!\n" +
 	"\finput_offset\x18\x05 \x01(\x03R\vinputOffset\x12#\n" +
-	"\routput_offset\x18\x06 \x01(\x03R\foutputOffset\x12!\n" +
-	"\ffold_version\x18\a \x01(\rR\vfoldVersion\x12'\n" +
-	"\x0fsettings_digest\x18\b \x01(\fR\x0esettingsDigest\x12\x14\n" +
+	"\routput_offset\x18\x06 \x01(\x03R\foutputOffset\x12\x14\n" +
 	"\x05chunk\x18\t \x01(\rR\x05chunk\x12\x16\n" +
 	"\x06chunks\x18\n" +
 	" \x01(\rR\x06chunks\x12\x16\n" +
 	"\x06crc32c\x18\v \x01(\rR\x06crc32c\x12\x12\n" +
-	"\x04data\x18\f \x01(\fR\x04data\"i\n" +
+	"\x04data\x18\f \x01(\fR\x04data\x12!\n" +
+	"\finput_crc32c\x18\r \x01(\rR\vinputCrc32cJ\x04\b\a\x10\bJ\x04\b\b\x10\t\"i\n" +
 	"\rLabelSetChunk\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x14\n" +
 	"\x05chunk\x18\x02 \x01(\rR\x05chunk\x12\x16\n" +

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	kafka "github.com/segmentio/kafka-go"
@@ -65,7 +66,8 @@ type Generation struct {
 	MemberID    string
 	Assignments []Assignment // ordered by topic and partition
 
-	group *Group
+	group  *Group
+	unsure atomic.Bool
 }
 
 // Run joins the group and calls work once for each generation, until ctx is done; then it leaves the group.
@@ -201,6 +203,9 @@ func (g *Group) committed(ctx context.Context, assigned map[string][]kafka.Parti
 	return list, nil
 }
 
+// Unsure says whether a try of some commit had no answer: it may take effect yet, behind later ones.
+func (gen *Generation) Unsure() bool { return gen.unsure.Load() }
+
 // Commit commits offsets of a topic's partitions with their metadata, all in one call, and tries again until
 // ctx is done. ErrFenced says that the partitions are this member's no more.
 func (gen *Generation) Commit(ctx context.Context, topic string, commits ...Commit) error {
@@ -218,6 +223,7 @@ func (gen *Generation) Commit(ctx context.Context, topic string, commits ...Comm
 			Topics: map[string][]kafka.OffsetCommit{g.client.name(topic): list},
 		})
 		if err != nil {
+			gen.unsure.Store(true)
 			return fmt.Errorf("committing for group %s: %w", g.config.ID, g.client.explain(err))
 		}
 		for _, p := range r.Topics[g.client.name(topic)] {
