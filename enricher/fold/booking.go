@@ -56,7 +56,7 @@ func (f *Fold) book(s *Session) {
 	}
 	s.src = src
 	if s.frozen {
-		s.minutes = s.minutes[:0]
+		s.minutes = nil
 	}
 }
 

@@ -65,7 +65,9 @@ func (l *payloadLog) differing(last uint64, pos int64, data []byte) (n uint32) {
 // new. The segment was taken in already: it began at from, and the next number had been before.
 func (l *payloadLog) compare(q *sequence, from, before int64, again bool, data []byte, size int) {
 	if again {
-		q.overlap += l.differing(q.sampled, from, data)
+		if n := l.differing(q.sampled, from, data); n > 0 {
+			q.own().overlap += n
+		}
 		if from+int64(len(data)) <= before {
 			return
 		}

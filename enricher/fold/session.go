@@ -35,7 +35,6 @@ type Session struct {
 	number uint64 // counted from 1 in the fold
 	key    session.Key
 	hash   uint64
-	id     session.ID
 
 	created, start, last int64
 	changed              int64 // when dirty was set
@@ -45,7 +44,6 @@ type Session struct {
 	chain        *Session // next in the table's bucket
 	older, newer *Session // of the same key
 	prev, next   *Session // in the order of creation
-	timer        int      // place in the heap of timers, plus one
 
 	ends      [2]end
 	handshake handshake
@@ -56,6 +54,7 @@ type Session struct {
 
 	icmpErrors, late, duplicates uint64
 	version                      uint32
+	timer                        int32 // place in the heap of timers, plus one
 	opener                       uint8 // who sent the first packet
 	src                          uint8 // once frozen, and in the bookings made
 	begun                        bool  // counted in a minute
@@ -75,9 +74,18 @@ type end struct {
 	firstAt                 int64
 }
 
-// path is where the copies of a session's packets came from. Lists are sorted, without repeats.
+// path is where the copies of a session's packets came from. Lists are sorted, without repeats. Most are of one or
+// two, which need no memory of their own.
 type path struct {
-	last       uint64 // reference that was noted last, so that it is not looked at again
+	last uint64 // reference that was noted last, so that it is not looked at again
+	long *lists // holds all lists once one of them has become too long for what follows
+
+	collectors, vnis                          [2]uint32
+	taps, vlans, outerPorts                   [2]uint16
+	nCollectors, nVNIs, nTaps, nVLANs, nPorts uint8
+}
+
+type lists struct {
 	taps       []uint16
 	collectors []uint32
 	vnis       []uint32
@@ -85,15 +93,64 @@ type path struct {
 	vlans      []uint16
 }
 
+// lists returns what the path holds. It is not to be written to.
+func (p *path) lists() lists {
+	if p.long != nil {
+		return *p.long
+	}
+	return lists{
+		p.taps[:p.nTaps], p.collectors[:p.nCollectors], p.vnis[:p.nVNIs], p.outerPorts[:p.nPorts], p.vlans[:p.nVLANs],
+	}
+}
+
+// lengthen moves the lists to where they can grow.
+func (p *path) lengthen() {
+	l := p.lists()
+	p.long = &lists{
+		slices.Clone(l.taps), slices.Clone(l.collectors), slices.Clone(l.vnis), slices.Clone(l.outerPorts), slices.Clone(l.vlans),
+	}
+}
+
+// shorten moves the lists back if they are short enough.
+func (p *path) shorten() {
+	l := p.long
+	if max(len(l.taps), len(l.collectors), len(l.vnis), len(l.outerPorts), len(l.vlans)) > 2 {
+		return
+	}
+	p.nTaps, p.nCollectors, p.nVNIs = uint8(copy(p.taps[:], l.taps)), uint8(copy(p.collectors[:], l.collectors)), uint8(copy(p.vnis[:], l.vnis))
+	p.nPorts, p.nVLANs = uint8(copy(p.outerPorts[:], l.outerPorts)), uint8(copy(p.vlans[:], l.vlans))
+	p.long = nil
+}
+
 // maxPath is how long each list of a path grows.
 const maxPath = 256
 
-func note[T interface{ ~uint16 | ~uint32 }](list []T, v T) []T {
-	i, found := slices.BinarySearch(list, v)
-	if found || len(list) == maxPath {
-		return list
+// add adds v to a short list of n, or to the list that the path has instead.
+func add[T ~uint16 | ~uint32](p *path, few *[2]T, n *uint8, list func(*lists) *[]T, v T) {
+	if p.long == nil {
+		i := 0
+		for i < int(*n) && few[i] < v {
+			i++
+		}
+		switch {
+		case i < int(*n) && few[i] == v:
+			return
+		case int(*n) < len(few):
+			copy(few[i+1:], few[i:])
+			few[i] = v
+			*n++
+			return
+		}
+		p.lengthen()
 	}
-	return slices.Insert(list, i, v)
+	l := list(p.long)
+	if i, found := slices.BinarySearch(*l, v); !found && len(*l) < maxPath {
+		*l = slices.Insert(*l, i, v)
+	}
+}
+
+func (p *path) addVLAN(v uint16) {
+	add(p, &p.vlans, &p.nVLANs, func(l *lists) *[]uint16 { return &l.vlans }, v)
 }
 
 // met notes where a copy of one of the session's packets came from.
@@ -103,13 +160,13 @@ func (s *Session) met(r *ref) {
 	}
 	s.path.last = r.serial
 	p, f := &s.path, r.flow
-	p.taps = note(p.taps, r.tap.index)
-	p.collectors = note(p.collectors, r.name)
+	add(p, &p.taps, &p.nTaps, func(l *lists) *[]uint16 { return &l.taps }, r.tap.index)
+	add(p, &p.collectors, &p.nCollectors, func(l *lists) *[]uint32 { return &l.collectors }, r.name)
 	for i := range f.Carriers[:f.NCarriers] {
-		p.vnis = note(p.vnis, f.Carriers[i].VNI)
+		add(p, &p.vnis, &p.nVNIs, func(l *lists) *[]uint32 { return &l.vnis }, f.Carriers[i].VNI)
 	}
 	if f.NCarriers > 0 {
-		p.outerPorts = note(p.outerPorts, f.OuterPort)
+		add(p, &p.outerPorts, &p.nPorts, func(l *lists) *[]uint16 { return &l.outerPorts }, f.OuterPort)
 	}
 }
 
@@ -133,7 +190,7 @@ func (s *Session) account(r *ref, p *packet.Packet, fr frames, late bool) {
 	if s.path.last != r.serial {
 		s.met(r)
 		for _, v := range r.flow.VLANs[:r.flow.NVLANs] {
-			s.path.vlans = note(s.path.vlans, v)
+			s.path.addVLAN(v)
 		}
 	}
 	m := s.minute(p.Time)
@@ -220,7 +277,7 @@ func serverPort(p uint16) bool {
 }
 
 // ID is the session_id.
-func (s *Session) ID() session.ID { return s.id }
+func (s *Session) ID() session.ID { return session.NewID(&s.key, s.created) }
 
 // Start is the time of the first packet, in nanoseconds since the Unix epoch.
 func (s *Session) Start() int64 { return s.start }
@@ -230,7 +287,7 @@ func (s *Session) Row(d *columns.Session) {
 	d.Reset()
 	src := s.orient()
 	a, b := &s.ends[src], &s.ends[1-src]
-	d.Tenant, d.ID, d.Created = s.key.Tenant, s.id, s.created
+	d.Tenant, d.ID, d.Created = s.key.Tenant, s.ID(), s.created
 	d.Start, d.End = s.start, s.last
 	d.Src, d.SrcPort, d.Dst, d.DstPort = s.key.Low, s.key.LowPort, s.key.High, s.key.HighPort
 	if src == high {
@@ -251,18 +308,19 @@ func (s *Session) Row(d *columns.Session) {
 	d.CloseReason, d.IsFinal, d.Version = closeReasons[s.reason], s.final, s.version
 	d.ICMPErrors, d.LatePackets, d.DuplicatePackets = s.icmpErrors, s.late, s.duplicates
 	f := s.fold
-	for _, t := range s.path.taps {
+	path := s.path.lists()
+	for _, t := range path.taps {
 		d.TapPoints = f.taps.appendNames(d.TapPoints, t)
 	}
 	slices.Sort(d.TapPoints)
 	d.TapPoints = slices.Compact(d.TapPoints)
-	for _, c := range s.path.collectors {
+	for _, c := range path.collectors {
 		d.Collectors = append(d.Collectors, f.names[c])
 	}
 	slices.Sort(d.Collectors)
-	d.VNIs = append(d.VNIs, s.path.vnis...)
-	d.OuterPorts = uint32(len(s.path.outerPorts))
-	d.VLANs = append(d.VLANs, s.path.vlans...)
+	d.VNIs = append(d.VNIs, path.vnis...)
+	d.OuterPorts = uint32(len(path.outerPorts))
+	d.VLANs = append(d.VLANs, path.vlans...)
 }
 
 // communityID follows the row's ends: the two types of an ICMP query, or type and code of what has no reply.
@@ -291,7 +349,7 @@ func (t *taps) appendNames(names []string, index uint16) []string {
 
 func (f *Fold) packetRow(s *Session, r *ref, p *packet.Packet) {
 	row := columns.Packet{
-		Time: p.Time, SessionID: s.id, Side: columns.SideDst,
+		Time: p.Time, SessionID: s.ID(), Side: columns.SideDst,
 		Length: p.Length, PayloadLength: p.Payload, IPID: p.ID, TTL: r.flow.TTL,
 		FragmentOffset: p.FragmentOffset, MoreFragments: p.Fragment&packet.MoreFragments != 0,
 		Seq: p.Seq, Ack: p.Ack, Flags: p.Flags, Window: p.Window, Checksum: p.Checksum,

@@ -98,7 +98,7 @@ func (f *Fold) load(c *coder) {
 		}
 		s := &Session{fold: f}
 		s.code(c)
-		s.hash, s.id = s.key.Hash(), session.NewID(&s.key, s.created)
+		s.hash = s.key.Hash()
 		f.table.add(s, f.table.newest(s.hash, &s.key))
 	}
 	if c.err == nil {
@@ -355,25 +355,44 @@ func (q *sequence) code(c *coder) {
 	if c.loading {
 		q.next = q.first + used
 	}
-	list(c, &q.holes, maxHoles+1, func(c *coder, h *hole) { h.code(c) })
-	num(c, &q.missed)
+	var own flaws
+	if !c.loading {
+		own = *q.flaws
+	}
+	own.code(c)
+	if q.flaws == nil {
+		q.flaws = &flawless
+	}
+	if own.any() && c.loading {
+		*q.own() = own
+	}
 	num(c, &q.sampled)
 	num(c, &q.last)
 	num(c, &q.ack)
 	num(c, &q.isn)
 	num(c, &q.window)
 	num(c, &q.scale)
-	num(c, &q.retransmits)
-	num(c, &q.outOfOrder)
-	num(c, &q.zeroWindows)
-	num(c, &q.overlap)
-	num(c, &q.again)
-	num(c, &q.noWindows)
-	num(c, &q.gaps)
 	num(c, &q.lastFIN)
 	num(c, &q.lastRST)
 	num(c, &q.flags)
 	num(c, &q.facts)
+}
+
+func (l *flaws) code(c *coder) {
+	list(c, &l.holes, maxHoles+1, func(c *coder, h *hole) { h.code(c) })
+	num(c, &l.missed)
+	num(c, &l.retransmits)
+	num(c, &l.outOfOrder)
+	num(c, &l.zeroWindows)
+	num(c, &l.overlap)
+	num(c, &l.again)
+	num(c, &l.noWindows)
+	num(c, &l.gaps)
+}
+
+// any says whether there is a flaw.
+func (l *flaws) any() bool {
+	return len(l.holes) > 0 || l.missed > 0 || l.retransmits|l.outOfOrder|l.zeroWindows|l.overlap|l.again|l.noWindows|l.gaps > 0
 }
 
 func (h *hole) code(c *coder) {
@@ -489,11 +508,16 @@ func (s *sums) code(c *coder) {
 
 func (p *path) code(c *coder) {
 	num(c, &p.last)
-	list(c, &p.taps, maxPath, num[uint16])
-	list(c, &p.collectors, maxPath, func(c *coder, v *uint32) { below(c, v, c.names) })
-	list(c, &p.vnis, maxPath, num[uint32])
-	list(c, &p.outerPorts, maxPath, num[uint16])
-	list(c, &p.vlans, maxPath, num[uint16])
+	l := p.lists()
+	list(c, &l.taps, maxPath, num[uint16])
+	list(c, &l.collectors, maxPath, func(c *coder, v *uint32) { below(c, v, c.names) })
+	list(c, &l.vnis, maxPath, num[uint32])
+	list(c, &l.outerPorts, maxPath, num[uint16])
+	list(c, &l.vlans, maxPath, num[uint16])
+	if c.loading {
+		p.long = &l
+		p.shorten()
+	}
 }
 
 // Timers are saved session by session, in the order of the table.

@@ -114,8 +114,8 @@ func (a timer) before(b timer) bool {
 	if a.s.created != b.s.created {
 		return a.s.created < b.s.created
 	}
-	if a.s.id != b.s.id {
-		return string(a.s.id[:]) < string(b.s.id[:])
+	if x, y := a.s.ID(), b.s.ID(); x != y {
+		return string(x[:]) < string(y[:])
 	}
 	return a.s.number < b.s.number // one was evicted, and another began at the same time
 }
@@ -132,11 +132,11 @@ func (h *timers) due() int64 {
 func (h *timers) set(s *Session, t int64) {
 	if s.timer == 0 {
 		h.heap = append(h.heap, timer{t, s})
-		s.timer = len(h.heap)
+		s.timer = int32(len(h.heap))
 		h.up(len(h.heap) - 1)
 		return
 	}
-	i := s.timer - 1
+	i := int(s.timer) - 1
 	earlier := t < h.heap[i].due
 	h.heap[i].due = t
 	if earlier {
@@ -150,16 +150,16 @@ func (h *timers) remove(s *Session) {
 	if s.timer == 0 {
 		return
 	}
-	i, n := s.timer-1, len(h.heap)-1
+	i, n := int(s.timer)-1, len(h.heap)-1
 	s.timer = 0
 	last := h.heap[n]
 	h.heap[n] = timer{}
 	h.heap = h.heap[:n]
 	if i < n {
 		h.heap[i] = last
-		last.s.timer = i + 1
+		last.s.timer = int32(i + 1)
 		h.up(i)
-		h.down(last.s.timer - 1)
+		h.down(int(last.s.timer) - 1)
 	}
 }
 
@@ -171,11 +171,11 @@ func (h *timers) up(i int) {
 			break
 		}
 		h.heap[i] = h.heap[p]
-		h.heap[i].s.timer = i + 1
+		h.heap[i].s.timer = int32(i + 1)
 		i = p
 	}
 	h.heap[i] = x
-	x.s.timer = i + 1
+	x.s.timer = int32(i + 1)
 }
 
 func (h *timers) down(i int) {
@@ -191,11 +191,11 @@ func (h *timers) down(i int) {
 			break
 		}
 		h.heap[i] = h.heap[best]
-		h.heap[i].s.timer = i + 1
+		h.heap[i].s.timer = int32(i + 1)
 		i = best
 	}
 	h.heap[i] = x
-	x.s.timer = i + 1
+	x.s.timer = int32(i + 1)
 }
 
 // refer fills in what the fold keeps of a flow of a batch.
@@ -358,9 +358,12 @@ func (f *Fold) begin(r *ref, p *packet.Packet) *Session {
 		f.evict()
 	}
 	s := &Session{
-		fold: f, number: f.counts[SessionsBegun] + 1, key: r.key, hash: r.hash, id: session.NewID(&r.key, p.Time),
+		fold: f, number: f.counts[SessionsBegun] + 1, key: r.key, hash: r.hash,
 		created: p.Time, start: p.Time, last: p.Time,
 		offset: f.heard(f.merge.oldest(f.offset)), opener: r.side,
+	}
+	for i := range s.ends {
+		s.ends[i].sequence.flaws = &flawless
 	}
 	f.counts[SessionsBegun]++
 	f.table.add(s, f.table.newest(r.hash, &r.key))

@@ -13,24 +13,39 @@ import (
 // for the holes. SYN and FIN occupy a number each (RFC 9293, 3.4) and are no payload.
 type sequence struct {
 	first, next int64
-	holes       []hole
-	missed      uint64 // holes given up: before a jump, or because there were too many
+	*flaws      // see own
 
 	sampled uint64 // newest entry in the payload log
 
-	last   uint32 // sequence number behind the last packet, also of those that occupy none
-	ack    uint32 // highest acknowledgement sent
-	isn    uint32
-	window uint32 // largest advertised, scaled
-	scale  uint8
+	last             uint32 // sequence number behind the last packet, also of those that occupy none
+	ack              uint32 // highest acknowledgement sent
+	isn              uint32
+	window           uint32 // largest advertised, scaled
+	lastFIN, lastRST uint32 // sequence numbers: behind the last FIN's payload, of the last RST
+	scale            uint8
+	flags            uint8
+	facts            facts
+}
+
+// flaws are what most sides do not have.
+type flaws struct {
+	holes  []hole
+	missed uint64 // holes given up: before a jump, or because there were too many
 
 	retransmits, outOfOrder, zeroWindows, overlap uint32
 
 	again, noWindows, gaps uint32 // as history counts them
-	lastFIN, lastRST       uint32 // sequence numbers: behind the last FIN's payload, of the last RST
+}
 
-	flags uint8
-	facts facts
+// flawless is what all sides without a flaw share. It is never written to.
+var flawless flaws
+
+// own returns the side's flaws to be written to.
+func (q *sequence) own() *flaws {
+	if q.flaws == &flawless {
+		q.flaws = new(flaws)
+	}
+	return q.flaws
 }
 
 type hole struct{ from, to int64 }
@@ -78,8 +93,10 @@ func (q *sequence) segment(p *packet.Packet) (payload uint64) {
 	}
 	from := q.unwrap(p.Seq)
 	if d := from - q.next; d > maxJump || d < -maxJump || p.Flags&packet.SYN != 0 && q.has(sentSYN|sentSYNACK) && p.Seq != q.isn {
-		q.missed += q.missing()
-		q.holes = q.holes[:0]
+		if len(q.holes) > 0 {
+			q.missed += q.missing()
+			q.holes = q.holes[:0]
+		}
 		q.start(p, n)
 		return uint64(p.Payload)
 	}
@@ -116,10 +133,10 @@ func (q *sequence) segment(p *packet.Packet) (payload uint64) {
 	case fresh == 0:
 		// RFC 9293, 3.8.4: a keep-alive has the number just below the next, and at most one byte.
 		if p.Flags&(packet.SYN|packet.FIN) != 0 || p.Payload > 1 || from != before-1 {
-			q.retransmits++
+			q.own().retransmits++
 		}
 	case filled > 0:
-		q.outOfOrder++
+		q.own().outOfOrder++
 	}
 	return uint64(fresh - ends)
 }
@@ -145,6 +162,7 @@ func (q *sequence) covers(n int64) bool {
 
 // open adds a hole, which lies beyond or before all others.
 func (q *sequence) open(h hole) {
+	q.own()
 	if len(q.holes) == maxHoles {
 		q.missed += uint64(q.holes[0].to - q.holes[0].from)
 		q.holes = append(q.holes[:0], q.holes[1:]...)
@@ -439,14 +457,14 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 		s.handshake.facts |= sawMore
 	}
 	if p.Window == 0 && !o.has(sentFIN) && !q.has(sentRST) {
-		s.history.scaled(eventZeroWindow, side, &q.noWindows)
+		s.history.scaled(eventZeroWindow, side, &q.own().noWindows)
 	}
 	q.flags |= p.Flags
 	before := q.retransmits
 	known, next := q.has(tracked), q.next
 	payload := q.segment(p)
 	if p.Payload > 0 && known && q.next == next && !q.has(sentRST) {
-		s.history.scaled(eventAgain, side, &q.again)
+		s.history.scaled(eventAgain, side, &q.own().again)
 	}
 	if len(p.Data) > 0 {
 		from := q.unwrap(p.Seq)
@@ -457,7 +475,7 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 	}
 	s.pay(side, p.Time, payload)
 	q.facts |= spoke
-	if answers && p.Seq == q.isn {
+	if answers && p.Seq == q.isn && q.retransmits > before {
 		q.retransmits = before
 	}
 	if p.Flags&packet.FIN != 0 {
@@ -470,7 +488,7 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 			q.facts |= acked
 			if n := o.unseen(was, p.Ack); n > 0 && !first && s.running() {
 				for range n {
-					s.history.scaled(eventGap, 1-side, &o.gaps)
+					s.history.scaled(eventGap, 1-side, &o.own().gaps)
 				}
 			}
 		}
@@ -479,7 +497,7 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 	if p.Flags&packet.SYN == 0 {
 		q.window = max(q.window, q.scaled(o, p.Window))
 		if p.Window == 0 && p.Flags&packet.FIN == 0 {
-			q.zeroWindows++
+			q.own().zeroWindows++
 		}
 	} else {
 		q.window = max(q.window, uint32(p.Window))
@@ -577,8 +595,8 @@ func (s *Session) tcpRow(d *columns.Session, a, b *sequence) {
 // handshake holds the times of the three packets that open a connection.
 type handshake struct {
 	synAt, synACKAt, ackAt int64
-	from                   uint8  // sender of the first SYN
 	isn                    uint32 // of the SYN-ACK
+	from                   uint8  // sender of the first SYN
 	facts                  handshakeFacts
 }
 
