@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -85,7 +86,7 @@ func marshal(what string, m envelope) ([]byte, error) {
 
 func unmarshal(what string, b []byte, m envelope) error {
 	if len(b) > maxRead {
-		return tooLarge(what, b)
+		return fmt.Errorf("%s of %d bytes, at most %d: %w", what, len(b), maxRead, ErrTooLarge)
 	}
 	if err := proto.Unmarshal(b, m); err != nil {
 		return fmt.Errorf("%s: %w: %v", what, ErrCorrupt, err)
@@ -94,10 +95,6 @@ func unmarshal(what string, b []byte, m envelope) error {
 		return &VersionError{what, v, Version}
 	}
 	return nil
-}
-
-func tooLarge(what string, b []byte) error {
-	return fmt.Errorf("%s of %d bytes, at most %d: %w", what, len(b), maxRead, ErrTooLarge)
 }
 
 func corrupt(what, format string, args ...any) error {
@@ -114,16 +111,12 @@ func MarshalPackets(r *pb.PacketsRecord) ([]byte, error) {
 // They are not copied either: they stay part of b.
 func UnmarshalPackets(b []byte) (*pb.PacketsRecord, error) {
 	const what = "packets record"
-	r := new(pb.PacketsRecord)
-	if len(b) > maxRead {
-		return nil, tooLarge(what, b)
-	}
-	rest, columns := cutColumns(b)
-	if err := unmarshal(what, rest, r); err != nil {
-		return nil, err
-	}
-	if batch := r.GetBatch(); batch != nil && columns != nil {
-		batch.Columns = columns
+	r := plainBatch(b)
+	if r == nil {
+		r = new(pb.PacketsRecord)
+		if err := unmarshal(what, b, r); err != nil {
+			return nil, err
+		}
 	}
 	switch body := r.Body.(type) {
 	case *pb.PacketsRecord_Batch:
@@ -137,54 +130,102 @@ func UnmarshalPackets(b []byte) (*pb.PacketsRecord, error) {
 	return r, nil
 }
 
-// Field numbers in tapweave.proto.
-const (
-	fieldBatch   = 2  // of PacketsRecord
-	fieldColumns = 10 // of PacketBatch
-)
-
-// cutColumns takes the columns out of a packets record: package proto would copy them, and they are nearly all
-// of it. What is no record with a batch of one piece is left as it is.
-func cutColumns(b []byte) (rest, columns []byte) {
-	at, batch := field(b, fieldBatch)
-	if batch == nil {
-		return b, nil
+// plainBatch reads a record as this program writes it: a batch of the version that is known, with the fields that
+// are known. It returns nil for all else, which package proto reads, by the same rules but with a copy of the
+// columns and ten allocations.
+func plainBatch(b []byte) *pb.PacketsRecord {
+	if len(b) > maxRead {
+		return nil
 	}
-	from, columns := field(batch, fieldColumns)
-	if columns == nil {
-		return b, nil
+	var r struct {
+		record pb.PacketsRecord
+		body   pb.PacketsRecord_Batch
+		batch  pb.PacketBatch
 	}
-	to := from + protowire.SizeTag(fieldColumns) + protowire.SizeBytes(len(columns))
-	rest = make([]byte, 0, len(b)-len(columns))
-	rest = append(rest, b[:at]...)
-	rest = protowire.AppendTag(rest, fieldBatch, protowire.BytesType)
-	rest = protowire.AppendVarint(rest, uint64(len(batch)-(to-from)))
-	rest = append(append(rest, batch[:from]...), batch[to:]...)
-	return append(rest, b[at+protowire.SizeTag(fieldBatch)+protowire.SizeBytes(len(batch)):]...), columns
+	for len(b) > 0 {
+		number, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return nil
+		}
+		b = b[n:]
+		switch {
+		case number == 1 && kind == protowire.VarintType:
+			v, n := protowire.ConsumeVarint(b)
+			if n < 0 || uint32(v) != Version {
+				return nil
+			}
+			r.record.Version, b = uint32(v), b[n:]
+		case number == 2 && kind == protowire.BytesType && r.record.Body == nil:
+			v, n := protowire.ConsumeBytes(b)
+			if n < 0 || !readBatch(&r.batch, v) {
+				return nil
+			}
+			r.body.Batch, r.record.Body, b = &r.batch, &r.body, b[n:]
+		default:
+			return nil
+		}
+	}
+	if r.record.Version != Version || r.record.Body == nil {
+		return nil
+	}
+	return &r.record
 }
 
-// field returns the value of a field of bytes in message b, and where the field begins. It is nil where there
-// is none, more than one, or one not in its shortest form, and where b is no message.
-func field(b []byte, number protowire.Number) (at int, value []byte) {
-	for i := 0; i < len(b); {
-		n, kind, tag := protowire.ConsumeTag(b[i:])
-		if tag < 0 {
-			return 0, nil
+func readBatch(m *pb.PacketBatch, b []byte) bool {
+	for len(b) > 0 {
+		number, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return false
 		}
-		size := protowire.ConsumeFieldValue(n, kind, b[i+tag:])
-		if size < 0 {
-			return 0, nil
+		b = b[n:]
+		var v uint64
+		var bytes []byte
+		switch kind {
+		case protowire.VarintType:
+			v, n = protowire.ConsumeVarint(b)
+		case protowire.BytesType:
+			bytes, n = protowire.ConsumeBytes(b)
+		default:
+			return false
 		}
-		if n == number {
-			v, _ := protowire.ConsumeBytes(b[i+tag:])
-			if value != nil || v == nil || kind != protowire.BytesType || tag+size != protowire.SizeTag(number)+protowire.SizeBytes(len(v)) {
-				return 0, nil
+		if n < 0 {
+			return false
+		}
+		b = b[n:]
+		if (kind == protowire.BytesType) != (number == 2 || number == 10) {
+			return false
+		}
+		switch number {
+		case 1:
+			m.Kind = pb.PacketBatch_Kind(v)
+		case 2:
+			if !utf8.Valid(bytes) {
+				return false
 			}
-			at, value = i, v
+			m.Producer = string(bytes)
+		case 3:
+			m.Incarnation = v
+		case 4:
+			m.Sequence = v
+		case 5:
+			m.Watermark = int64(v)
+		case 6:
+			m.Clock = int64(v)
+		case 7:
+			m.Partitions = uint32(v)
+		case 8:
+			m.ShedThreshold = v
+		case 9:
+			m.Packets = uint32(v)
+		case 10:
+			m.Columns = bytes
+		case 11:
+			m.Oldest = int64(v)
+		default:
+			return false
 		}
-		i += tag + size
 	}
-	return at, value
+	return true
 }
 
 // MarshalSessions returns a record of tapweave.sessions; it sets the version.
