@@ -398,6 +398,34 @@ func TestTooFewPartitions(t *testing.T) {
 	}
 }
 
+// Of a topic with more partitions than are pinned, as many are used, and that is told.
+func TestMorePartitions(t *testing.T) {
+	config := kafkatest.Config(t)
+	k, err := kafka.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	if _, err := k.EnsureTopics(t.Context(), true, kafka.Topic{Name: record.TopicPackets, Partitions: partitions + 2}); err != nil {
+		t.Fatal(err)
+	}
+	var log logbook
+	c, stop := begin(t, testConfig(config), Dependencies{Log: newLog(&log)})
+	waitFor(t, "ready", func() bool { ok, _ := c.Ready(); return ok })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "more partitions than the configuration pins") {
+		t.Error(log.String())
+	}
+	for i := range partitions + 2 {
+		_, last, err := k.Offsets(t.Context(), record.TopicPackets, i)
+		if err != nil || (last > 0) != (i < partitions) {
+			t.Errorf("partition %d has %d records, %v", i, last, err)
+		}
+	}
+}
+
 // Without Kafka there is one line, the collector is not ready, and it ends when it is told to.
 func TestNoKafka(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

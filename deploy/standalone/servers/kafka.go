@@ -33,6 +33,10 @@ type KafkaOptions struct {
 	Dir string
 	// Port on 127.0.0.1; 0: a free one. Clients know a broker by its port: a restart should name the former one.
 	Port int
+	// Listeners are more listeners: name to security protocol, e.g. "CLIENTS": "SASL_SSL". Each gets a free port.
+	Listeners map[string]string
+	// Settings are more lines of its server.properties. They win over those that are there.
+	Settings string
 	// Progress is told what goes on; may be nil.
 	Progress func(Progress)
 }
@@ -40,11 +44,15 @@ type KafkaOptions struct {
 // Kafka is a running Apache Kafka of one node, a child process, on loopback. It is for tests.
 type Kafka struct {
 	*process
-	addr string
+	addr      string
+	listeners map[string]string
 }
 
 // Addr is host:port of the broker.
 func (k *Kafka) Addr() string { return k.addr }
+
+// Listener is host:port of one of the options' listeners.
+func (k *Kafka) Listener(name string) string { return k.listeners[name] }
 
 // Pause stops the process in its tracks, as an overloaded machine might, until [Kafka.Continue].
 func (k *Kafka) Pause() error { return k.signal(syscall.SIGSTOP) }
@@ -78,7 +86,7 @@ func StartKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 		return nil, fmt.Errorf("Kafka: %w", err)
 	}
 	tell.step(Progress{Step: "starting Kafka"})
-	k, err := startKafka(ctx, java, libs, dir, o.Port)
+	k, err := startKafka(ctx, java, libs, dir, o)
 	if err != nil {
 		return nil, fmt.Errorf("Kafka in %s: %w", dir, err)
 	}
@@ -121,8 +129,8 @@ func fetchKafka(ctx context.Context, dir string, tell report) error {
 	return fetch(ctx, Progress{Step: "fetching Apache Kafka " + kafkaVersion + " (43 MB)"}, tell, dir, cmd)
 }
 
-func startKafka(ctx context.Context, java, libs, dir string, port int) (*Kafka, error) {
-	port, err := choosePort(loopback, port)
+func startKafka(ctx context.Context, java, libs, dir string, o KafkaOptions) (*Kafka, error) {
+	port, err := choosePort(loopback, o.Port)
 	if err != nil {
 		return nil, err
 	}
@@ -131,8 +139,16 @@ func startKafka(ctx context.Context, java, libs, dir string, port int) (*Kafka, 
 		return nil, err
 	}
 	addr := loopback + ":" + strconv.Itoa(port)
+	listeners := map[string]string{}
+	for name := range o.Listeners {
+		port, err := choosePort(loopback, 0)
+		if err != nil {
+			return nil, err
+		}
+		listeners[name] = loopback + ":" + strconv.Itoa(port)
+	}
 	settings := filepath.Join(dir, "server.properties")
-	if err := os.WriteFile(settings, kafkaSettings(dir, addr, controller), 0o644); err != nil {
+	if err := os.WriteFile(settings, kafkaSettings(dir, addr, controller, listeners, o), 0o600); err != nil {
 		return nil, err
 	}
 	logging := filepath.Join(dir, "log4j2.properties")
@@ -166,7 +182,7 @@ appender.file.layout.pattern = %%d %%p %%c %%m%%n
 	if err != nil {
 		return nil, err
 	}
-	k := &Kafka{process: child, addr: addr}
+	k := &Kafka{process: child, addr: addr, listeners: listeners}
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("did not answer within %s, see %s", startTimeout, filepath.Join(dir, "log")))
 	defer cancel()
 	for !k.coordinates(ctx) {
@@ -216,13 +232,19 @@ func clusterID() string {
 }
 
 // kafkaSettings are those of one node that is broker and controller, quick to start and small.
-func kafkaSettings(dir, addr string, controller int) []byte {
+func kafkaSettings(dir, addr string, controller int, listeners map[string]string, o KafkaOptions) []byte {
 	escaped := strings.ReplaceAll(dir, `\`, `\\`)
+	more, protocols := "", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+	for name, at := range listeners {
+		more += "," + name + "://" + at
+		protocols += "," + name + ":" + o.Listeners[name]
+	}
 	return fmt.Appendf(nil, `process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@%[1]s:%[2]d
-listeners=PLAINTEXT://%[3]s,CONTROLLER://%[1]s:%[2]d
-advertised.listeners=PLAINTEXT://%[3]s
+listeners=PLAINTEXT://%[3]s,CONTROLLER://%[1]s:%[2]d%[7]s
+advertised.listeners=PLAINTEXT://%[3]s%[7]s
+listener.security.protocol.map=%[8]s
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 log.dirs=%[4]s/data
@@ -241,5 +263,6 @@ transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 log.cleaner.dedupe.buffer.size=16777216
-`, loopback, controller, addr, escaped, 64<<20, MaxMessageBytes)
+%[9]s
+`, loopback, controller, addr, escaped, 64<<20, MaxMessageBytes, more, protocols, o.Settings)
 }
