@@ -81,11 +81,9 @@ func TestFromNothing(t *testing.T) {
 func TestByHand(t *testing.T) {
 	c := clickhousetest.Config(t)
 	server := clickhousetest.Open(t, c)
-	for range 2 {
-		for _, statement := range migrate.DDL(c.Database, migrate.DefaultRetention()) {
-			if err := server.Exec(t.Context(), statement); err != nil {
-				t.Fatalf("%s: %v", statement, err)
-			}
+	for _, statement := range migrate.DDL(c.Database, migrate.DefaultRetention()) {
+		if err := server.Exec(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
 		}
 	}
 	m := migrator(t, c)

@@ -59,6 +59,7 @@ var all = []migration{
 	{1, "tables", func(database string) []statement { return plain(tables(database)...) }},
 	{2, "revisions", revisions},
 	{3, "words", func(database string) []statement { return plain(words(database)...) }},
+	{4, "indexes", func(database string) []statement { return plain(indexes(database)...) }},
 }
 
 // Version is the schema that this program works with.
@@ -288,7 +289,7 @@ COMMENT 'schema migrations that were applied'`, ident(database), migrations)
 }
 
 // DDL returns all statements that make a database of the newest schema from nothing, for people to read or to
-// apply by hand.
+// apply by hand, once and to a database without tables: unlike [Migrator.Run] they do not look at what is there.
 func DDL(database string, r Retention) []string {
 	list := []string{"CREATE DATABASE IF NOT EXISTS " + ident(database), migrationsTable(database)}
 	for _, m := range all {

@@ -4,6 +4,7 @@
 //	tapweave read FILE…      sessions of captures, one JSON object a line
 //	tapweave replay FILE…    captures sent to collectors as mirrored VXLAN
 //	tapweave query SQL       answers from ClickHouse, read only
+//	tapweave pcap -o FILE    packets of sessions, as a capture
 //	tapweave help            what there is
 package main
 
@@ -36,6 +37,7 @@ var commands = []command{
 	{"read", "FILE…", "print the sessions of captures", runRead},
 	{"replay", "FILE…", "send captures to collectors as mirrored VXLAN", runReplay},
 	{"query", "SQL | --saved NAME", "ask ClickHouse, read only", runQuery},
+	{"pcap", "--where SQL -o FILE", "write packets of sessions as a capture", runPcap},
 }
 
 // usageError is a wrong command line.
