@@ -61,10 +61,10 @@ type copies struct {
 	ring       []sighting // a queue, in the order of folding; its length is a power of two
 	head, tail int        // numbers of the first sighting in the queue and of the next to come
 
-	active    bool              // sightings are entered into index
+	active    bool              // sightings are entered into buckets
 	asked     bool              // the packet that second was last asked about is the last in the queue
-	linked    int               // number of the first sighting that is not in index yet
-	index     map[uint64]int    // identity to the newest sighting of it
+	linked    int               // number of the first sighting that is not in buckets yet
+	buckets   []int             // by identity, number of the newest sighting plus one; as many as the ring has places
 	datagrams map[int]*datagram // of sightings of fragments
 }
 
@@ -73,7 +73,7 @@ type sighting struct {
 	identity uint64
 	time     int64
 	session  uint64 // number of the session that it was counted in, 0 for a fragment
-	before   int    // number of an earlier sighting of the same identity, -1 without one
+	before   int    // number of the sighting before in its bucket; what is not in the queue any more ends it
 	taps     [7]uint16
 	ntaps    uint8
 	depth    uint8
@@ -81,7 +81,7 @@ type sighting struct {
 
 func (c *copies) init() {
 	c.ring = make([]sighting, 256)
-	c.index, c.datagrams = map[uint64]int{}, map[int]*datagram{}
+	c.datagrams = map[int]*datagram{}
 }
 
 func (c *copies) at(n int) *sighting { return &c.ring[n&(len(c.ring)-1)] }
@@ -93,6 +93,7 @@ func (c *copies) push(g sighting) {
 		for n := c.head; n < c.tail; n++ {
 			*c.at(n) = old[n&(len(old)-1)]
 		}
+		c.buckets = nil
 	}
 	*c.at(c.tail) = g
 	c.tail++
@@ -126,10 +127,9 @@ func (c *copies) second(t *taps, r *ref, p *packet.Packet, delay int64) (sighted
 	if c.active {
 		c.link()
 		found := -1
-		n, ok := c.index[id]
-		for ok && n >= c.head {
+		for n := *c.bucket(id) - 1; n >= c.head; {
 			g := c.at(n)
-			if g.depth == r.tap.depth && abs(p.Time-g.time) <= delay && !g.saw(r.tap.index) {
+			if g.identity == id && g.depth == r.tap.depth && abs(p.Time-g.time) <= delay && !g.saw(r.tap.index) {
 				found = n // the earliest that fits
 			}
 			n = g.before
@@ -141,7 +141,7 @@ func (c *copies) second(t *taps, r *ref, p *packet.Packet, delay int64) (sighted
 			return found, true
 		}
 	}
-	c.push(sighting{identity: id, time: p.Time, before: -1, taps: [7]uint16{r.tap.index}, ntaps: 1, depth: r.tap.depth})
+	c.push(sighting{identity: id, time: p.Time, taps: [7]uint16{r.tap.index}, ntaps: 1, depth: r.tap.depth})
 	return 0, false
 }
 
@@ -193,26 +193,25 @@ func (g *sighting) saw(tap uint16) bool {
 	return int(g.ntaps) == len(g.taps)
 }
 
-// link enters into the index what was only queued.
+// link enters into the buckets what was only queued.
 func (c *copies) link() {
+	if c.buckets == nil {
+		c.buckets = make([]int, len(c.ring))
+		c.linked = c.head
+	}
 	for n := max(c.linked, c.head); n < c.tail; n++ {
 		g := c.at(n)
-		if before, ok := c.index[g.identity]; ok {
-			g.before = before
-		}
-		c.index[g.identity] = n
+		b := c.bucket(g.identity)
+		g.before, *b = *b-1, n+1
 	}
 	c.linked = c.tail
 }
 
+func (c *copies) bucket(identity uint64) *int { return &c.buckets[identity&uint64(len(c.buckets)-1)] }
+
 // forget drops what was seen before time t.
 func (c *copies) forget(t int64) {
 	for c.head < c.tail && c.at(c.head).time < t {
-		if c.head < c.linked {
-			if g := c.at(c.head); c.index[g.identity] == c.head {
-				delete(c.index, g.identity)
-			}
-		}
 		if len(c.datagrams) > 0 {
 			delete(c.datagrams, c.head)
 		}

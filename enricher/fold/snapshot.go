@@ -216,12 +216,11 @@ func (k *copies) code(c *coder) {
 	n := k.tail - k.head
 	num(c, &k.head)
 	num(c, &n)
-	num(c, &k.linked)
 	flag(c, &k.active)
 	if c.loading {
 		k.tail = k.head
 	}
-	if k.head < 0 || n < 0 || k.linked < 0 {
+	if k.head < 0 || n < 0 {
 		c.fail("%d sightings from %d on", n, k.head)
 	}
 	for i := k.head; i < k.head+n && c.err == nil; i++ {
@@ -229,14 +228,6 @@ func (k *copies) code(c *coder) {
 			k.push(sighting{})
 		}
 		k.at(i).code(c)
-		if c.loading && k.at(i).before >= i {
-			c.fail("a sighting before itself")
-		}
-	}
-	if c.loading {
-		for i := k.head; i < min(k.linked, k.tail); i++ {
-			k.index[k.at(i).identity] = i
-		}
 	}
 }
 
@@ -244,7 +235,6 @@ func (g *sighting) code(c *coder) {
 	num(c, &g.identity)
 	c.time(&g.time)
 	num(c, &g.session)
-	num(c, &g.before)
 	below(c, &g.ntaps, len(g.taps)+1)
 	for i := range g.taps[:g.ntaps] {
 		num(c, &g.taps[i])
