@@ -38,7 +38,8 @@ type Carrier struct {
 
 // Flow is what the packets of one direction share. Its zero value is no flow.
 //
-// Flow is comparable, so that two of them can be told apart by ==.
+// Flow is comparable, so that two of them can be told apart by ==. What is mostly in use of it comes first, so that it
+// fills two cache lines.
 type Flow struct {
 	Src, Dst Addr
 	// SrcPort and DstPort are the ports of TCP, UDP, UDP-Lite, DCCP and SCTP. ICMP and ICMPv6 have the type
@@ -55,10 +56,10 @@ type Flow struct {
 	NCarriers      uint8
 	// OuterPort is the source port of the outermost carrier, 0 without one.
 	OuterPort uint16
-	VLANs     [MaxVLANs]uint16 // 12-bit VLAN identifiers, outermost first
-	Carriers  [MaxCarriers]Carrier
 	// Tenant is an address space of its own. The empty string stands for the default tenant.
-	Tenant string
+	Tenant   string
+	VLANs    [MaxVLANs]uint16 // 12-bit VLAN identifiers, outermost first
+	Carriers [MaxCarriers]Carrier
 }
 
 // TCP flags, as they stand in the header's 14th byte (RFC 9293, 3.1).

@@ -37,6 +37,9 @@ func run() error {
 	if err := t.fold(); err != nil {
 		return err
 	}
+	if err := t.scale(); err != nil {
+		return err
+	}
 	if err := t.read(); err != nil {
 		return err
 	}
@@ -78,10 +81,11 @@ type figures map[string]float64
 
 var benchLine = regexp.MustCompile(`^Benchmark(\S+?)(?:-\d+)?\s+\d+\s+(.*)$`)
 
-// goBench runs benchmarks of a package and returns their figures by name.
-func goBench(dir, pkg, pattern string) (map[string]figures, error) {
+// goBench runs benchmarks of a package, each for so long and so often, and returns the medians of their figures by
+// name.
+func goBench(dir, pkg, pattern, each string, count int) (map[string]figures, error) {
 	fmt.Fprintf(os.Stderr, "measuring %s of %s\n", pattern, filepath.Join(dir, pkg))
-	c := exec.Command("go", "test", pkg, "-run", "^$", "-bench", pattern, "-benchtime", "3s", "-count", "3", "-timeout", "20m")
+	c := exec.Command("go", "test", pkg, "-run", "^$", "-bench", pattern, "-benchtime", each, "-count", strconv.Itoa(count), "-timeout", "20m")
 	c.Dir = dir
 	c.Env = append(os.Environ(), "GOWORK=off")
 	out, err := c.CombinedOutput()
@@ -126,32 +130,57 @@ func median(v []float64) float64 {
 }
 
 func (t *table) decode() error {
-	b, err := goBench("collector", "./decode", "^BenchmarkDecode$")
+	b, err := goBench("collector", "./decode", "^(BenchmarkDecode|BenchmarkFlat)$", "2s", 3)
 	if err != nil {
 		return err
 	}
-	peer := b["Decode/gopacket"]["ns/op"]
+	const unit = "cpu-ns/op"
+	peer := b["Decode/gopacket"][unit]
 	for _, r := range []struct{ what, name, goal string }{
 		{"decapsulate + decode, against DecodingLayerParser", "Decode/own", "-"},
 		{"decapsulate + decode + batch, against DecodingLayerParser", "Decode/own+batch", "≥ 2"},
 	} {
 		own := b[r.name]
-		t.add(r.what, fmt.Sprintf("%.0f ns, %.0f allocs", own["ns/op"], own["allocs/op"]), fmt.Sprintf("%.0f ns", peer), peer/own["ns/op"], r.goal)
+		t.add(r.what, fmt.Sprintf("%.0f ns, %.0f allocs", own[unit], own["allocs/op"]), fmt.Sprintf("%.0f ns", peer), peer/own[unit], r.goal)
 	}
+	t.against("decode + batch, 64 partitions against 1", unit, b["Flat/64-partitions,1-sources"], b["Flat/1-partitions,1-sources"], "≤ 1.15")
+	t.against("decode + batch, 10,000 sources against 1", unit, b["Flat/16-partitions,10000-sources"], b["Flat/16-partitions,1-sources"], "≤ 1.15")
 	return nil
 }
 
+// against adds how many times as much one thing costs as another.
+func (t *table) against(what, unit string, one, other figures, goal string) {
+	t.add(what, fmt.Sprintf("%.0f ns", one[unit]), fmt.Sprintf("%.0f ns", other[unit]), one[unit]/other[unit], goal)
+}
+
 func (t *table) fold() error {
-	b, err := goBench("deploy/standalone", "./read", "^BenchmarkFold$")
+	b, err := goBench("deploy/standalone", "./read", "^BenchmarkFold$", "3s", 3)
 	if err != nil {
 		return err
 	}
 	own, peer := b["Fold/own"], b["Fold/gopacket"]
-	t.add("fold, against gopacket decode + reassembly", fmt.Sprintf("%.0f ns a packet", own["ns/packet"]),
-		fmt.Sprintf("%.0f ns a packet", peer["ns/packet"]), peer["ns/packet"]/own["ns/packet"], "≥ 2")
+	t.add("fold, against gopacket decode + reassembly", fmt.Sprintf("%.0f ns a packet", own["cpu-ns/packet"]),
+		fmt.Sprintf("%.0f ns a packet", peer["cpu-ns/packet"]), peer["cpu-ns/packet"]/own["cpu-ns/packet"], "≥ 2")
 	const most = 24
 	t.add("metadata on the wire, no payload sampled", fmt.Sprintf("%.1f bytes a packet", own["wire-B/packet"]),
 		fmt.Sprintf("%d bytes", most), most/own["wire-B/packet"], "≥ 1")
+	return nil
+}
+
+// scale measures what sessions and partitions cost the fold, of one process with all of them.
+func (t *table) scale() error {
+	b, err := goBench("deploy/standalone", "./read", "^BenchmarkScale$", "1s", 1)
+	if err != nil {
+		return err
+	}
+	const unit = "cpu-ns/packet"
+	many := b["Scale/1000000-sessions,16-partitions"]
+	t.against("fold, a packet with 1 M open sessions against 1 k", unit, many, b["Scale/1000-sessions,16-partitions"], "≤ 2")
+	t.against("fold, a packet with 64 partitions against 1", unit, b["Scale/100000-sessions,64-partitions"], b["Scale/100000-sessions,1-partitions"], "≤ 2")
+	allocations := many["allocs/op"] / many["packets/op"]
+	t.add("fold, allocations in steady state", fmt.Sprintf("%.3f a packet", allocations), "0.05 a packet", allocations/0.05, "≤ 1")
+	t.add("fold, heap with 1 M open sessions, all in all", fmt.Sprintf("%.0f bytes a session", many["B/session"]), "512 bytes", many["B/session"]/512, "≤ 1")
+	t.add("fold, RSS with 1 M open sessions", fmt.Sprintf("%.0f MiB", many["RSS-MiB"]), "1024 MiB", many["RSS-MiB"]/1024, "≤ 1")
 	return nil
 }
 
@@ -258,7 +287,7 @@ func (t *table) sink() error {
 		t.notes = append(t.notes, "the sink was not measured: TAPWEAVE_TEST_CLICKHOUSE is not set")
 		return nil
 	}
-	b, err := goBench("sink", "./clickhouse", "^BenchmarkSink$")
+	b, err := goBench("sink", "./clickhouse", "^BenchmarkSink$", "3s", 3)
 	if err != nil {
 		return err
 	}
