@@ -74,7 +74,8 @@ type Service struct {
 	admin    *admin.Server
 	stats    stats.Publisher
 
-	memory map[int]*memory // what is left of the generation before, by partition
+	snapshotEvery time.Duration   // of one partition
+	memory        map[int]*memory // what is left of the generation before, by partition
 
 	mu    sync.Mutex
 	owned []*partition // of this generation
@@ -96,8 +97,8 @@ func New(c Config, d Dependencies) (*Service, error) {
 	}
 	s := &Service{
 		config: c, log: log, limited: logging.NewLimited(log), client: client,
-		counters: stats.New("enricher", d.Metrics),
-		ready:    admin.NewReadiness("kafka", "group"),
+		counters: stats.New("enricher", d.Metrics), snapshotEvery: snapshotEvery,
+		ready: admin.NewReadiness("kafka", "group"),
 	}
 	s.counts = newCounts(s.counters)
 	d.Metrics.MustRegister(gauges{s})

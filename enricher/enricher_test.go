@@ -40,7 +40,12 @@ const (
 const (
 	childBroker = "TAPWEAVE_TEST_ENRICHER_BROKER"
 	childPrefix = "TAPWEAVE_TEST_ENRICHER_PREFIX"
+	// childOther, where set, gives it other settings, on which the outputs depend.
+	childOther = "TAPWEAVE_TEST_ENRICHER_OTHER"
 )
+
+// quick is how often snapshots are taken in tests.
+const quick = 200 * time.Millisecond
 
 func TestMain(m *testing.M) {
 	broker := os.Getenv(childBroker)
@@ -49,15 +54,54 @@ func TestMain(m *testing.M) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	k := kafka.Config{Brokers: []string{broker}, TopicPrefix: os.Getenv(childPrefix)}
-	s, err := New(config(k, "child"), Dependencies{})
+	c := config(kafka.Config{Brokers: []string{broker}, TopicPrefix: os.Getenv(childPrefix)}, "child")
+	if os.Getenv(childOther) != "" {
+		other(&c)
+	}
+	s, err := New(c, Dependencies{})
 	if err == nil {
+		s.snapshotEvery = quick
 		err = s.Run(ctx)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+// other changes settings so that the same log gives other outputs, of the same sessions.
+func other(c *Config) {
+	c.Output.Every, c.Output.MaxBytes = time.Second, 100_000
+	c.Fold.FirstVersion, c.Fold.VersionEvery, c.Fold.TCPIdle = 2*time.Second, 3*time.Second, 2*time.Hour
+	c.Fold.MaxSessions, c.Fold.PayloadLog = 5000, 1<<20
+}
+
+// child is an enricher in a process of its own.
+type child struct {
+	*exec.Cmd
+	log *lockedBuffer
+}
+
+func (b *bench) child(environment ...string) *child {
+	b.Helper()
+	c := &child{exec.Command(os.Args[0]), new(lockedBuffer)}
+	c.Env = append(append(os.Environ(), childBroker+"="+b.config.Brokers[0], childPrefix+"="+b.config.TopicPrefix), environment...)
+	c.Stderr = c.log
+	if err := c.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		c.kill()
+		if b.Failed() {
+			b.Logf("log of a child:\n%s", c.log)
+		}
+	})
+	return c
+}
+
+func (c *child) kill() {
+	c.Process.Kill()
+	c.Wait()
 }
 
 func config(k kafka.Config, name string) Config {
@@ -90,7 +134,8 @@ func newBench(t *testing.T) *bench {
 func (b *bench) topics(n int) {
 	b.Helper()
 	_, err := b.client.EnsureTopics(b.Context(), true, kafka.Topic{Name: record.TopicPackets, Partitions: n},
-		kafka.Topic{Name: record.TopicSessions, Partitions: sessionPartitions}, kafka.Topic{Name: record.TopicStats, Partitions: 1})
+		kafka.Topic{Name: record.TopicSessions, Partitions: sessionPartitions}, kafka.Topic{Name: record.TopicStats, Partitions: 1},
+		kafka.Topic{Name: record.TopicState, Partitions: n})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -126,11 +171,17 @@ func (l *lockedBuffer) String() string {
 
 func (b *bench) start(name string) *running {
 	b.Helper()
+	return b.startWith(config(b.config, name))
+}
+
+func (b *bench) startWith(c Config) *running {
+	b.Helper()
 	r := &running{bench: b, metrics: prometheus.NewRegistry(), log: new(lockedBuffer), done: make(chan struct{})}
-	s, err := New(config(b.config, name), Dependencies{Log: slog.New(slog.NewTextHandler(r.log, nil)), Metrics: r.metrics})
+	s, err := New(c, Dependencies{Log: slog.New(slog.NewTextHandler(r.log, nil)), Metrics: r.metrics})
 	if err != nil {
 		b.Fatal(err)
 	}
+	s.snapshotEvery = quick
 	r.Service = s
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancel(context.Background())
@@ -141,7 +192,7 @@ func (b *bench) start(name string) *running {
 	b.Cleanup(func() {
 		r.stop()
 		if b.Failed() {
-			b.Logf("log of %s:\n%s", name, r.log)
+			b.Logf("log of %s:\n%s", c.Name, r.log)
 		}
 	})
 	return r
@@ -459,26 +510,10 @@ func TestKilled(t *testing.T) {
 	o := options(2, 300)
 	o.Long = true
 	l := synthetic.Write(o)
-	child := func() *exec.Cmd {
-		c := exec.Command(os.Args[0])
-		c.Env = append(os.Environ(), childBroker+"="+b.config.Brokers[0], childPrefix+"="+b.config.TopicPrefix)
-		c.Stderr = new(bytes.Buffer)
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			c.Process.Kill()
-			c.Wait()
-			if t.Failed() {
-				t.Logf("log of a child:\n%s", c.Stderr)
-			}
-		})
-		return c
-	}
 	v := newView(b)
 	fed := 0
 	for life := range 3 {
-		c := child()
+		c := b.child()
 		next := len(l.Records) * (life + 1) / 4
 		b.feed(l.Records[fed:next])
 		fed = next
@@ -487,10 +522,7 @@ func TestKilled(t *testing.T) {
 			return len(v.sessions) == len(l.Sessions) && len(v.markers[0]) > life, fmt.Sprintf("%d sessions of %d, markers %v", len(v.sessions), len(l.Sessions), v.markers[0])
 		})
 		time.Sleep(time.Duration(life) * commitEvery) // sooner or later
-		if err := c.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		c.Wait()
+		c.kill()
 	}
 	b.feed(l.Records[fed:])
 	s := b.start("last")

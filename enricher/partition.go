@@ -158,7 +158,7 @@ func (p *partition) fold(ctx context.Context, f kafka.Fetched) error {
 				return err
 			}
 		}
-		if p.pace.due(time.Now()) && p.stream.Whole() && !p.stream.Silent() {
+		if p.pace.due(time.Now(), p.snapshotEvery) && p.stream.Whole() && !p.stream.Silent() {
 			if err := p.take(); err != nil {
 				return err
 			}

@@ -184,9 +184,9 @@ type pace struct {
 	bytes int           // folded since
 }
 
-func (p *pace) due(now time.Time) bool {
+func (p *pace) due(now time.Time, every time.Duration) bool {
 	since := now.Sub(p.taken)
-	return since >= max(snapshotEvery, snapshotShare*p.took) && p.worth() || since >= snapshotRefresh
+	return since >= max(every, snapshotShare*p.took) && p.worth() || since >= snapshotRefresh
 }
 
 // worth says whether it takes longer to fold again what was folded since than to load another snapshot.
