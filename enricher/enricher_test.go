@@ -413,7 +413,7 @@ func TestThroughKafka(t *testing.T) {
 	if n := s.counts.fold[0].Value(); n != 2 {
 		t.Errorf("%d undecodable records", n)
 	}
-	for _, line := range []string{"topic=tapweave.packets partition=1 offset=", "a topic has more partitions"} {
+	for _, line := range []string{"topic=tapweave.packets partition=1 offset=", "more partitions than are configured; the others are not used\" service=enricher name=one topic=tapweave.packets"} {
 		if n := strings.Count(s.log.String(), line); n != 1 {
 			t.Errorf("%d lines of the log with %q", n, line)
 		}
