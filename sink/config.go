@@ -16,14 +16,15 @@ import (
 
 // Config of a sink.
 type Config struct {
-	Name       string             `yaml:"name" doc:"Name of this sink, another for each. It stands in pipeline_stats."`
-	Partitions int                `yaml:"output_partitions" doc:"S, the partitions of tapweave.sessions, when the sink creates it. The same in every service."`
-	ClickHouse clickhouse.Config  `yaml:"clickhouse" doc:"Output to ClickHouse."`
-	SIEM       siem.Config        `yaml:"siem" doc:"Output of JSON documents to Kafka topics for SIEMs."`
-	Topics     kafka.TopicsConfig `yaml:"topics" doc:"How topics that are missing are made."`
-	Kafka      kafka.Config       `yaml:"kafka" doc:"Connection to Kafka."`
-	Admin      admin.Config       `yaml:"admin" doc:"Health and metrics over HTTP."`
-	Log        logging.Config     `yaml:"log" doc:"The log."`
+	Name             string             `yaml:"name" doc:"Name of this sink, another for each. It stands in pipeline_stats."`
+	Partitions       int                `yaml:"partitions" doc:"P, the partitions of tapweave.packets. The same in every service. Records of others are foreign to the log."`
+	OutputPartitions int                `yaml:"output_partitions" doc:"S, the partitions of tapweave.sessions, when the sink creates it. The same in every service."`
+	ClickHouse       clickhouse.Config  `yaml:"clickhouse" doc:"Output to ClickHouse."`
+	SIEM             siem.Config        `yaml:"siem" doc:"Output of JSON documents to Kafka topics for SIEMs."`
+	Topics           kafka.TopicsConfig `yaml:"topics" doc:"How topics that are missing are made."`
+	Kafka            kafka.Config       `yaml:"kafka" doc:"Connection to Kafka."`
+	Admin            admin.Config       `yaml:"admin" doc:"Health and metrics over HTTP."`
+	Log              logging.Config     `yaml:"log" doc:"The log."`
 }
 
 // DefaultConfig returns the defaults.
@@ -33,14 +34,15 @@ func DefaultConfig() Config {
 		name = "sink"
 	}
 	return Config{
-		Name:       name,
-		Partitions: record.DefaultOutputPartitions,
-		ClickHouse: clickhouse.DefaultConfig(),
-		SIEM:       siem.DefaultConfig(),
-		Topics:     kafka.DefaultTopicsConfig(),
-		Kafka:      kafka.DefaultConfig(),
-		Admin:      admin.Config{Listen: ":8083"},
-		Log:        logging.DefaultConfig(),
+		Name:             name,
+		Partitions:       record.DefaultInputPartitions,
+		OutputPartitions: record.DefaultOutputPartitions,
+		ClickHouse:       clickhouse.DefaultConfig(),
+		SIEM:             siem.DefaultConfig(),
+		Topics:           kafka.DefaultTopicsConfig(),
+		Kafka:            kafka.DefaultConfig(),
+		Admin:            admin.Config{Listen: ":8083"},
+		Log:              logging.DefaultConfig(),
 	}
 }
 
@@ -50,7 +52,10 @@ func (c Config) Validate() error {
 		return errors.New("name: 1 to 255 bytes of UTF-8 are wanted")
 	}
 	if c.Partitions < 1 {
-		return fmt.Errorf("output_partitions: %d is less than 1", c.Partitions)
+		return fmt.Errorf("partitions: %d is less than 1", c.Partitions)
+	}
+	if c.OutputPartitions < 1 {
+		return fmt.Errorf("output_partitions: %d is less than 1", c.OutputPartitions)
 	}
 	if !c.ClickHouse.Enabled && !c.SIEM.ECS {
 		return errors.New("neither clickhouse.enabled nor siem.ecs is set: there is nothing to do")

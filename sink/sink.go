@@ -159,7 +159,7 @@ func outcome(work context.Context, err error) error {
 // topics makes sure that all topics are there, and returns how many partitions they have.
 func (s *Sink) topics(ctx context.Context, client *kafka.Client) (map[string]int, error) {
 	list := []kafka.Topic{
-		s.config.Topics.Topic(record.TopicSessions, s.config.Partitions),
+		s.config.Topics.Topic(record.TopicSessions, s.config.OutputPartitions),
 		s.config.Topics.Topic(record.TopicStats, 1),
 		s.config.Topics.Topic(record.TopicDeadLetter, 1),
 	}
@@ -189,7 +189,9 @@ func (s *Sink) runClickHouse(ctx context.Context, client *kafka.Client, server *
 	}
 	s.ready.Hold(conditionClickHouse)
 	letters := deadletter.New(client, s.counters, "deadletter", s.log)
-	output := clickhouse.New(s.config.ClickHouse, server, client, letters, s.counters, s.registry, s.log)
+	config := s.config.ClickHouse
+	config.Partitions = s.config.Partitions
+	output := clickhouse.New(config, server, client, letters, s.counters, s.registry, s.log)
 	output.Away = func(err error) {
 		if err != nil {
 			s.ready.Fail(conditionClickHouse, err.Error())

@@ -31,7 +31,7 @@ func testConfig(t *testing.T) sink.Config {
 	c.Kafka = kafkatest.Config(t)
 	c.ClickHouse = clickhousetest.Config(t)
 	c.Admin.Listen = "127.0.0.1:0"
-	c.Partitions, c.SIEM.Partitions = 2, 2
+	c.OutputPartitions, c.SIEM.Partitions = 2, 2
 	return c
 }
 
@@ -91,7 +91,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	value, err := record.MarshalSessions(&pb.SessionsRecord{Body: &pb.SessionsRecord_Output{Output: &pb.Output{Rows: []*pb.Rows{rows}}}})
+	value, err := record.MarshalSessions(&pb.SessionsRecord{InputPartition: 1, LogEpoch: 1, OwnerEpoch: 1, Body: &pb.SessionsRecord_Output{Output: &pb.Output{Number: 1, Rows: []*pb.Rows{rows}}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -209,6 +210,23 @@ func (gen *Generation) Unsure() bool { return gen.unsure.Load() }
 // Commit commits offsets of a topic's partitions with their metadata, all in one call, and tries again until
 // ctx is done. ErrFenced says that the partitions are this member's no more.
 func (gen *Generation) Commit(ctx context.Context, topic string, commits ...Commit) error {
+	return gen.commit(ctx, topic, commits, func(err error) error { return err })
+}
+
+// CommitOnce is Commit for whom a late commit would do harm: it tries again only where the broker has certainly not
+// taken the first try. Any error but ErrFenced says that the commit may be there, or may yet come to be.
+func (gen *Generation) CommitOnce(ctx context.Context, topic string, commits ...Commit) error {
+	return gen.commit(ctx, topic, commits, func(err error) error {
+		var op *net.OpError
+		if errors.Is(err, kafka.NotCoordinatorForGroup) || errors.Is(err, kafka.GroupLoadInProgress) || errors.As(err, &op) && op.Op == "dial" {
+			return err
+		}
+		return Permanent(err)
+	})
+}
+
+// commit tries until it succeeds or failed makes an error permanent.
+func (gen *Generation) commit(ctx context.Context, topic string, commits []Commit, failed func(error) error) error {
 	if len(commits) == 0 {
 		return nil
 	}
@@ -224,20 +242,41 @@ func (gen *Generation) Commit(ctx context.Context, topic string, commits ...Comm
 		})
 		if err != nil {
 			gen.unsure.Store(true)
-			return fmt.Errorf("committing for group %s: %w", g.config.ID, g.client.explain(err))
+			return failed(fmt.Errorf("committing for group %s: %w", g.config.ID, g.client.explain(err)))
 		}
 		for _, p := range r.Topics[g.client.name(topic)] {
 			switch {
 			case p.Error == nil:
-			case errors.Is(p.Error, kafka.IllegalGeneration), errors.Is(p.Error, kafka.UnknownMemberId),
-				errors.Is(p.Error, kafka.RebalanceInProgress), errors.Is(p.Error, kafka.FencedInstanceID):
+			case over(p.Error), errors.Is(p.Error, kafka.RebalanceInProgress):
 				return Permanent(fmt.Errorf("committing %s/%d for group %s, generation %d: %w (%w)", topic, p.Partition, g.config.ID, gen.ID, ErrFenced, p.Error))
 			case errors.Is(p.Error, kafka.OffsetMetadataTooLarge), errors.Is(p.Error, kafka.InvalidCommitOffsetSize):
 				return Permanent(fmt.Errorf("committing %s/%d for group %s: %w", topic, p.Partition, g.config.ID, p.Error))
 			default:
-				return fmt.Errorf("committing %s/%d for group %s: %w", topic, p.Partition, g.config.ID, g.client.explain(p.Error))
+				return failed(fmt.Errorf("committing %s/%d for group %s: %w", topic, p.Partition, g.config.ID, g.client.explain(p.Error)))
 			}
 		}
 		return nil
 	}, g.config.Failed)
+}
+
+// over says whether an answer of the broker means that a generation has ended.
+func over(err error) bool {
+	return errors.Is(err, kafka.IllegalGeneration) || errors.Is(err, kafka.UnknownMemberId) || errors.Is(err, kafka.FencedInstanceID)
+}
+
+// Check asks the broker whether the generation still holds; ErrFenced: it does not. Other errors leave it open. While
+// the group's partitions are being dealt out anew it holds until this member lets go of them.
+func (gen *Generation) Check(ctx context.Context) error {
+	g := gen.group
+	r, err := g.client.client.Heartbeat(ctx, &kafka.HeartbeatRequest{GroupID: g.client.name(g.config.ID), GenerationID: gen.ID, MemberID: gen.MemberID})
+	if err == nil {
+		err = r.Error
+	}
+	switch {
+	case err == nil, errors.Is(err, kafka.RebalanceInProgress):
+		return nil
+	case over(err):
+		return fmt.Errorf("group %s, generation %d: %w (%w)", g.config.ID, gen.ID, ErrFenced, err)
+	}
+	return fmt.Errorf("group %s: %w", g.config.ID, g.client.explain(err))
 }

@@ -2,14 +2,13 @@ package clickhouse
 
 import (
 	"bytes"
-	"fmt"
 	"sort"
 	"sync"
 
 	"github.com/apache/arrow/go/v17/arrow"
-	"github.com/cespare/xxhash/v2"
 
 	"github.com/tapweave/tapweave/proto/columns"
+	"github.com/tapweave/tapweave/proto/delivery"
 	"github.com/tapweave/tapweave/proto/pb"
 	"github.com/tapweave/tapweave/proto/record"
 	"github.com/tapweave/tapweave/service/kafka"
@@ -18,61 +17,67 @@ import (
 // kinds of rows, in the order of their numbers.
 var kinds = [...]pb.Rows_Kind{pb.Rows_SESSIONS, pb.Rows_TRAFFIC, pb.Rows_PACKETS, pb.Rows_ALERTS}
 
-// block is a range of records of one partition, whose rows go into each table in one insert. The records are
-// held as they came, compressed, until it is their turn.
+// block is a range of records of one partition, whose rows go into each table in one insert. The rows are held as
+// they came, compressed, until it is their turn.
 type block struct {
-	first, next   int64 // offsets
+	delivery.Range
 	highWatermark int64
-	records       []kafka.Record  // those that have rows
+	entries       []entry
+	last          kafka.Record    // of the log
 	counts        [len(kinds)]int // rows, as the records say
 	raw           int64           // bytes of the rows, decompressed
 	compressed    int64           // bytes of the records
-	digest        xxhash.Digest
 }
 
-func newBlock(first int64) *block {
-	b := &block{first: first, next: first}
-	b.digest.Reset()
-	return b
+// entry is a record of a block.
+type entry struct {
+	delivery.Entry
+	offset int64
+	output *pb.SessionsRecord // where it has rows
+	bad    error              // why it is none
+	value  []byte             // of one that is none
 }
 
-// maxCompressed is the most bytes of records in a block: about twice what a block of DefaultConfig has.
-const maxCompressed = 24 << 20
+// newEntry reads a record. inputs is the number of partitions of tapweave.packets.
+func newEntry(r kafka.Record, inputs int) entry {
+	e := entry{offset: r.Offset}
+	m, err := record.UnmarshalSessions(r.Value)
+	if err == nil {
+		e.Entry, err = delivery.EntryOf(m, inputs)
+	}
+	switch {
+	case err != nil:
+		e.bad, e.value = err, r.Value
+	case len(m.GetOutput().GetRows()) > 0:
+		e.output = m
+	}
+	return e
+}
 
-// add adds a record that has rows, unless the block has no room for it.
-func (b *block) add(r kafka.Record, list []*pb.Rows, c *Config) bool {
+// add adds a record, unless the block has no room for its rows.
+func (b *block) add(e entry, bytes int, limits limits) bool {
 	counts, raw := b.counts, b.raw
 	most := 0
-	for _, rows := range list {
+	for _, rows := range e.output.GetOutput().GetRows() {
 		if i := int(rows.Kind); i >= 0 && i < len(kinds) {
 			counts[i] += int(rows.Count)
 			most = max(most, counts[i])
 		}
 		raw += int64(min(rows.RawSize, record.MaxStreamBytes))
 	}
-	compressed := b.compressed + int64(len(r.Value))
-	if len(b.records) > 0 && (most > c.BlockRows || raw > c.MemoryBytes/2 || compressed > maxCompressed) {
+	compressed := b.compressed + int64(bytes)
+	if len(b.entries) > 0 && (most > limits.rows || raw > limits.raw || compressed > limits.compressed) {
 		return false
 	}
 	b.counts, b.raw, b.compressed = counts, raw, compressed
-	b.records = append(b.records, r)
-	b.digest.Write(r.Value)
+	b.entries = append(b.entries, e)
 	return true
 }
 
-// token names some rows of the block in a table: the same rows of the same range of the same log have the same
-// token, and only they, as the digest is of the records' contents.
-func (b *block) token(table, topic string, partition, from, to int) string {
-	return fmt.Sprintf("%s/%s/%d/%d-%d/%d-%d/%016x", table, topic, partition, b.first, b.next, from, to, b.digest.Sum64())
-}
-
-// envelope reads a record. Of an epoch marker it returns nil.
-func envelope(value []byte) ([]*pb.Rows, error) {
-	r, err := record.UnmarshalSessions(value)
-	if err != nil {
-		return nil, err
-	}
-	return r.GetOutput().GetRows(), nil
+// limits of a block.
+type limits struct {
+	rows            int
+	raw, compressed int64
 }
 
 // parser takes rows out of records. It is for one goroutine.
@@ -164,6 +169,16 @@ func (t *tables) free() {
 	spare.Put(t)
 }
 
+// empty says whether there are no rows at all.
+func (t *tables) empty() bool {
+	for _, r := range t.rows {
+		if r.n > 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // add adds the rows of a record.
 func (t *tables) add(offset int64, batches []batch) {
 	for _, r := range batches {
@@ -172,10 +187,22 @@ func (t *tables) add(offset int64, batches []batch) {
 	}
 }
 
-// offset returns the offset of the record that a row comes from.
-func (t *tables) offset(kind pb.Rows_Kind, row int) int64 {
+// span returns which rows of a kind are those of a range of records; only, where not empty, are some of the rows of
+// the one record.
+func (t *tables) span(kind pb.Rows_Kind, r, only delivery.Range) (from, to int) {
 	list := t.origins[kind]
-	return list[sort.Search(len(list), func(i int) bool { return row < list[i].end })].offset
+	until := func(offset int64) int { // rows of the records before it
+		i := sort.Search(len(list), func(i int) bool { return list[i].offset >= offset })
+		if i == 0 {
+			return 0
+		}
+		return list[i-1].end
+	}
+	from, to = until(r.From), until(r.To)
+	if only != (delivery.Range{}) {
+		from, to = min(from+int(only.From), to), min(from+int(only.To), to)
+	}
+	return from, to
 }
 
 // letter returns one row as it stands in a record.

@@ -72,7 +72,7 @@ func TestTLS(t *testing.T) {
 	r.config.Addresses = []string{address}
 	r.config.TLS = tlsclient.Config{Enabled: true, CAFile: ca, ServerName: "clickhouse.test"}
 	r.start()
-	r.produce(0, 1, sessions(t, 0, 10, nil))
+	r.produce(0, sessions(t, 0, 10, nil))
 	r.wait("SELECT count() FROM %[1]s.sessions", 10)
 
 	explain := func(change func(*clickhouse.Config)) string {

@@ -11,10 +11,11 @@ import (
 
 // metrics of the output. What is counted by reason is in pipeline_stats too.
 type metrics struct {
-	records, lost, retries *stats.Counter
-	rows                   map[string]*stats.Counter // by table
-	seconds, blockRows     *prometheus.HistogramVec  // by table
-	lag                    *prometheus.GaugeVec      // by partition
+	records, lost, retries  *stats.Counter
+	repeats, stale, missing *stats.Counter
+	rows                    map[string]*stats.Counter // by table
+	seconds, blockRows      *prometheus.HistogramVec  // by table
+	lag                     *prometheus.GaugeVec      // by partition
 }
 
 func newMetrics(c *stats.Counters, r prometheus.Registerer) *metrics {
@@ -22,6 +23,9 @@ func newMetrics(c *stats.Counters, r prometheus.Registerer) *metrics {
 		records: c.Counter("clickhouse", "records"),
 		lost:    c.Counter("clickhouse", "records_lost_to_retention"),
 		retries: c.Counter("clickhouse", "retries"),
+		repeats: c.Counter("clickhouse", "records_repeated"),
+		stale:   c.Counter("clickhouse", "records_of_superseded_owners"),
+		missing: c.Counter("clickhouse", "outputs_missing"),
 		rows:    map[string]*stats.Counter{},
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "tapweave_sink_clickhouse_insert_seconds", Help: "Time of inserts that succeeded.",

@@ -2,9 +2,9 @@
 // stats topic rows of pipeline_stats.
 //
 // A partition of the sessions topic is read by one goroutine, put together to blocks by another, and inserted
-// by a third: a block is one ArrowStream of the enricher's columns, and one ClickHouse block in each table. When
-// all tables have it, its offsets are committed. So nothing is lost, whatever dies; what was inserted and not
-// committed is inserted once more.
+// by a third: a block is one ArrowStream of the enricher's columns, and one ClickHouse block in each table. Package
+// delivery says in which order ranges are committed and inserted, so that whatever dies nothing is lost and nothing
+// stored twice.
 package clickhouse
 
 import (
@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/tapweave/tapweave/proto/delivery"
 	"github.com/tapweave/tapweave/proto/pb"
 	"github.com/tapweave/tapweave/proto/record"
 	"github.com/tapweave/tapweave/service/config"
@@ -39,6 +41,7 @@ const Group = "tapweave-sink-clickhouse"
 // Config of the output.
 type Config struct {
 	Enabled      bool             `yaml:"enabled" doc:"Whether sessions, traffic, packets, alerts and counts go to ClickHouse."`
+	Partitions   int              `yaml:"-"` // of tapweave.packets
 	Addresses    []string         `yaml:"addresses" doc:"HTTP interfaces, HOST:PORT; the first that answers is used."`
 	Database     string           `yaml:"database" doc:"Database of all tables; made if it is missing and the user may."`
 	Username     string           `yaml:"username" doc:"User that may select and insert, and make tables unless migrate is false."`
@@ -51,7 +54,7 @@ type Config struct {
 
 	BlockRows   int           `yaml:"block_rows" doc:"Rows of a kind at which a block is inserted. Larger blocks cost ClickHouse less merging."`
 	Linger      time.Duration `yaml:"linger" doc:"Age of its first row at which a block is inserted, if it is not full before."`
-	MemoryBytes int64         `yaml:"memory_bytes" doc:"Most bytes of rows that are being inserted, in all partitions together; a block has at most half of it. What waits is compressed, up to 48 MiB a partition."`
+	MemoryBytes int64         `yaml:"memory_bytes" doc:"Most bytes of rows that are being inserted, in all partitions together; a block has at most half of it. As much again, compressed, waits to be inserted."`
 	FetchBytes  int           `yaml:"fetch_bytes" doc:"Most bytes of one fetch from a partition."`
 	Packets     bool          `yaml:"packets" doc:"Whether rows of packets are stored."`
 }
@@ -60,6 +63,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Enabled:     true,
+		Partitions:  record.DefaultInputPartitions,
 		Addresses:   []string{"localhost:8123"},
 		Database:    "tapweave",
 		Username:    "default",
@@ -102,6 +106,8 @@ func (c Config) Validate() error {
 type Output struct {
 	config  Config
 	server  *Server
+	inputs  int // input partitions that may share an output partition
+	stop    context.CancelCauseFunc
 	kafka   *kafka.Client
 	letters *deadletter.Writer
 	log     *slog.Logger
@@ -118,7 +124,8 @@ type Output struct {
 func New(c Config, server *Server, k *kafka.Client, letters *deadletter.Writer, counters *stats.Counters, registry prometheus.Registerer, log *slog.Logger) *Output {
 	return &Output{
 		config: c, server: server, kafka: k, letters: letters,
-		log: log, limited: logging.NewLimited(log),
+		inputs: min(c.Partitions, delivery.Capacity(tableNames)),
+		log:    log, limited: logging.NewLimited(log),
 		metrics: newMetrics(counters, registry),
 		budget:  semaphore.NewWeighted(c.MemoryBytes),
 	}
@@ -126,16 +133,30 @@ func New(c Config, server *Server, k *kafka.Client, letters *deadletter.Writer, 
 
 // Run reads and inserts until ctx is done. What was inserted by then is committed.
 func (o *Output) Run(ctx context.Context) error {
+	ctx, o.stop = context.WithCancelCause(ctx)
+	defer o.stop(nil)
 	group := o.kafka.Group(kafka.GroupConfig{ID: Group, Failed: func(err error) {
 		o.limited.Warn("group", "consumer group, trying again", "error", err)
 	}})
-	return group.Run(ctx, []string{record.TopicSessions, record.TopicStats}, o.generation)
+	if err := group.Run(ctx, []string{record.TopicSessions, record.TopicStats}, o.generation); err != nil {
+		return err
+	}
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
 }
 
 // generation works on the partitions of one generation, until they are taken away or one fails.
 func (o *Output) generation(ctx context.Context, gen *kafka.Generation) {
 	o.log.Info("partitions assigned", "output", "clickhouse", "generation", gen.ID, "partitions", names(gen.Assignments))
 	g, all := errgroup.WithContext(ctx)
+	sessions := 0
+	for _, a := range gen.Assignments {
+		if a.Topic == record.TopicSessions {
+			sessions++
+		}
+	}
 	for _, a := range gen.Assignments {
 		in := &intake.Partition{
 			Log: o.kafka, Assignment: a, MaxBytes: o.config.FetchBytes, Logger: o.log,
@@ -143,7 +164,7 @@ func (o *Output) generation(ctx context.Context, gen *kafka.Generation) {
 		}
 		switch a.Topic {
 		case record.TopicSessions:
-			p := &partition{Output: o, gen: gen, assignment: a, in: in}
+			p := &partition{Output: o, gen: gen, assignment: a, in: in, limits: o.config.limits(sessions)}
 			g.Go(func() error { return p.run(all) })
 		case record.TopicStats:
 			s := &statsPartition{Output: o, gen: gen, assignment: a, in: in}
@@ -167,6 +188,14 @@ func names(list []kafka.Assignment) []string {
 	return s
 }
 
+// limits are those of a block where a sink has some partitions: in each one block waits and one is inserted.
+func (c Config) limits(partitions int) limits {
+	return limits{rows: c.BlockRows, raw: c.MemoryBytes / 2, compressed: c.MemoryBytes / int64(2*partitions)}
+}
+
+// unlimited is for a range that was in flight: it was within the limits when it was chosen.
+var unlimited = limits{rows: math.MaxInt, raw: math.MaxInt64, compressed: math.MaxInt64}
+
 // grace is for how long an insert and its commit go on when the partitions are taken away or the sink stops.
 const grace = 10 * time.Second
 
@@ -189,6 +218,30 @@ var targets = []target{
 	{pb.Rows_TRAFFIC, migrate.TrafficHour},
 	{pb.Rows_PACKETS, migrate.Packets},
 	{pb.Rows_ALERTS, migrate.Alerts},
+}
+
+// tableNames are the tables in the order of delivery: the marks last, for they speak of the others.
+var tableNames = func() (names []string) {
+	for _, t := range targets {
+		names = append(names, t.table)
+	}
+	return append(names, migrate.Marks)
+}()
+
+// targetOf returns the target of a table, or says that it is the one of the marks.
+func targetOf(table string) (t target, isMark bool) {
+	for _, t := range targets {
+		if t.table == table {
+			return t, false
+		}
+	}
+	return target{}, true
+}
+
+// kindOf returns the kind of rows that a table has.
+func kindOf(table string) pb.Rows_Kind {
+	t, _ := targetOf(table)
+	return t.kind
 }
 
 // settings makes an insert one block, and an insert that is tried again no second one.

@@ -41,11 +41,12 @@ type rig struct {
 	kafka      *kafka.Client
 	counters   *stats.Counters
 	partitions int
+	numbers    map[int]uint64 // of the last output by input partition, which is the partition
 }
 
 func newRig(t testing.TB, partitions int) *rig {
 	c := clickhousetest.Config(t)
-	r := &rig{TB: t, config: c, direct: c, kafka: kafkatest.New(t), partitions: partitions}
+	r := &rig{TB: t, config: c, direct: c, kafka: kafkatest.New(t), partitions: partitions, numbers: map[int]uint64{}}
 	r.server = clickhousetest.Migrated(t, c)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -85,17 +86,24 @@ func (r *rig) start() (stop func()) {
 	return stop
 }
 
-// produce writes a record of tapweave.sessions with rows.
-func (r *rig) produce(partition int, number uint64, rows ...*pb.Rows) int64 {
+// produce writes the next output of an input partition to the partition of the same number.
+func (r *rig) produce(partition int, rows ...*pb.Rows) int64 {
+	r.Helper()
+	r.numbers[partition]++
+	return r.produceRaw(record.TopicSessions, partition, r.output(partition, 1, r.numbers[partition], rows...))
+}
+
+// output is a record of tapweave.sessions.
+func (r *rig) output(input int, owner, number uint64, rows ...*pb.Rows) []byte {
 	r.Helper()
 	value, err := record.MarshalSessions(&pb.SessionsRecord{
-		InputPartition: uint32(partition), LogEpoch: 1, OwnerEpoch: 1,
+		InputPartition: uint32(input), LogEpoch: 1, OwnerEpoch: owner,
 		Body: &pb.SessionsRecord_Output{Output: &pb.Output{Number: number, Rows: rows}},
 	})
 	if err != nil {
 		r.Fatal(err)
 	}
-	return r.produceRaw(record.TopicSessions, partition, value)
+	return value
 }
 
 func (r *rig) produceRaw(topic string, partition int, value []byte) int64 {
@@ -230,10 +238,10 @@ func TestOneRowASession(t *testing.T) {
 				s.Src, s.Dst, s.SrcPort, s.DstPort = s.Dst, s.Src, s.DstPort, s.SrcPort
 			}
 		})
-		r.produce(0, uint64(version), rows)
+		r.produce(0, rows)
 		r.wait(fmt.Sprintf("SELECT count() FROM %%[1]s.sessions_versions WHERE version = %d", version), n)
 		if version == 3 { // a late repeat of an old version changes nothing
-			r.produce(1, 1, sessions(t, 0, n, nil))
+			r.produce(1, sessions(t, 0, n, nil))
 			r.wait("SELECT count() FROM %[1]s.sessions_versions", 4*n)
 		}
 	}
@@ -273,7 +281,7 @@ func TestColumns(t *testing.T) {
 	s.SrcPayload = []byte("\x00\xffraw")
 	s.SrcRTT = math.NaN()
 	s.DNSAnswers = []string{"a", "'quoted'"}
-	r.produce(0, 1, rowsOf(t, columns.Sessions, s))
+	r.produce(0, rowsOf(t, columns.Sessions, s))
 	r.wait("SELECT count() FROM %[1]s.sessions", 1)
 	for query, want := range map[string]string{
 		"SELECT src_ip FROM %[1]s.sessions":                              "2001:db8::4",
@@ -301,7 +309,7 @@ func TestAddressIndex(t *testing.T) {
 	s := columns.NewSession()
 	example(s, 77_777)
 	for from := 0; from < n; from += batch {
-		r.produce(0, uint64(from/batch), sessions(t, from, from+batch, func(i int, s *columns.Session) {
+		r.produce(0, sessions(t, from, from+batch, func(i int, s *columns.Session) {
 			if i == 77_777 {
 				s.Src = v4(10, 0, 0, 4)
 			} else if s.Src == v4(10, 0, 0, 4) {
@@ -359,8 +367,8 @@ func TestTraffic(t *testing.T) {
 	}
 	for i := range 120 {
 		// Booked without an application, then taken out and booked with it: in another record.
-		r.produce(i%2, uint64(i), rowsOf(t, columns.Bookings, booking(i, "", 5)))
-		r.produce(i%2, uint64(i), rowsOf(t, columns.Bookings, booking(i, "", -5), booking(i, "tls", 5)))
+		r.produce(i%2, rowsOf(t, columns.Bookings, booking(i, "", 5)))
+		r.produce(i%2, rowsOf(t, columns.Bookings, booking(i, "", -5), booking(i, "tls", 5)))
 	}
 	for _, table := range []string{"traffic_1m", "traffic_1h"} {
 		r.wait("SELECT toUInt64(sum(sessions)) FROM %[1]s."+table+" WHERE app = 'tls'", 600)
@@ -479,7 +487,7 @@ func TestAway(t *testing.T) {
 	}()
 	for i := range batches {
 		booking := &columns.Traffic{TrafficDimensions: columns.TrafficDimensions{Minute: columns.MinuteOf(epoch), Tenant: "default"}, TrafficSums: columns.TrafficSums{Sessions: batch}}
-		r.produce(i%2, uint64(i), sessions(t, i*batch, (i+1)*batch, nil), rowsOf(t, columns.Bookings, booking))
+		r.produce(i%2, sessions(t, i*batch, (i+1)*batch, nil), rowsOf(t, columns.Bookings, booking))
 		time.Sleep(20 * time.Millisecond)
 	}
 	r.wait("SELECT count() FROM %[1]s.sessions", batches*batch)
@@ -496,7 +504,7 @@ func TestAway(t *testing.T) {
 	}
 
 	stop()
-	r.produce(0, batches, sessions(t, batches*batch, batches*batch+10, nil))
+	r.produce(0, sessions(t, batches*batch, batches*batch+10, nil))
 	r.start()
 	r.wait("SELECT count() FROM %[1]s.sessions", batches*batch+10)
 	// What was committed is not read again.
@@ -527,7 +535,7 @@ func damaged(t *testing.T, rows *pb.Rows) *pb.Rows {
 // Records that are no records, or hold what is none of their rows, are set aside; what is around them is stored.
 func TestUndecodable(t *testing.T) {
 	r := newRig(t, 1)
-	good := func(i int) { r.produce(0, uint64(i), sessions(t, i, i+1, nil)) }
+	good := func(i int) { r.produce(0, sessions(t, i, i+1, nil)) }
 	var bad []int64
 	var values [][]byte
 	add := func(value []byte) {
@@ -535,10 +543,10 @@ func TestUndecodable(t *testing.T) {
 		values = append(values, value)
 	}
 	envelope := func(version uint32, rows *pb.Rows) []byte {
-		v, err := record.MarshalSessions(&pb.SessionsRecord{Body: &pb.SessionsRecord_Output{Output: &pb.Output{Rows: []*pb.Rows{rows}}}})
-		if err != nil {
-			t.Fatal(err)
+		if version == record.Version {
+			r.numbers[0]++
 		}
+		v := r.output(0, 1, r.numbers[0], rows)
 		if version != record.Version {
 			v[1] = byte(version) // the first field of the message
 		}
@@ -559,8 +567,11 @@ func TestUndecodable(t *testing.T) {
 	rows = sessions(t, 100, 101, nil)
 	add(envelope(record.Version, damaged(t, rows)))
 	good(3)
+	// Of a partition that there is none of, and without a number.
+	add(r.output(16, 1, 1, sessions(t, 100, 101, nil)))
+	add(r.output(0, 1, 0, sessions(t, 100, 101, nil)))
 	// An epoch marker is neither.
-	marker, err := record.MarshalSessions(&pb.SessionsRecord{OwnerEpoch: 7, Body: &pb.SessionsRecord_Marker{Marker: &pb.Marker{Owner: "enricher-1"}}})
+	marker, err := record.MarshalSessions(&pb.SessionsRecord{LogEpoch: 1, OwnerEpoch: 1, Body: &pb.SessionsRecord_Marker{Marker: &pb.Marker{Owner: "enricher-1"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -585,7 +596,7 @@ func TestUndecodable(t *testing.T) {
 		t.Logf("%d: %s", l.Offset, l.Reason)
 		i++
 	}
-	if got := r.counters.Counter("deadletter", "undecodable").Value(); got != 4 {
+	if got := r.counters.Counter("deadletter", "undecodable").Value(); got != 6 {
 		t.Errorf("%d undecodable", got)
 	}
 	if got := r.counters.Counter("deadletter", "unknown_version").Value(); got != 2 {
@@ -601,7 +612,7 @@ func TestRefused(t *testing.T) {
 	}
 	var bad int64
 	for i := range 10 {
-		offset := r.produce(0, uint64(i), sessions(t, i, i+1, func(i int, s *columns.Session) {
+		offset := r.produce(0, sessions(t, i, i+1, func(i int, s *columns.Session) {
 			if i == 6 {
 				s.App = "forbidden"
 			}
@@ -650,17 +661,22 @@ func TestStats(t *testing.T) {
 func TestMemory(t *testing.T) {
 	r := newRig(t, 2)
 	p := newProxy(t, r.config.Addresses[0])
-	p.cut.Store(true)
 	r.config.Addresses = []string{p.listener.Addr().String()}
 	r.config.MemoryBytes, r.config.FetchBytes = 4<<20, 100<<10
 	r.start()
 	const batches, batch = 60, 500 // 20 MB of rows
-	for i := range batches {
-		r.produce(i%2, uint64(i), sessions(t, i*batch, (i+1)*batch, nil))
+	for i := range 2 {
+		r.produce(i, sessions(t, i*batch, (i+1)*batch, nil))
+	}
+	r.wait("SELECT count() FROM %[1]s.sessions", 2*batch)
+	p.cut.Store(true)
+	p.close()
+	for i := 2; i < batches; i++ {
+		r.produce(i%2, sessions(t, i*batch, (i+1)*batch, nil))
 	}
 	time.Sleep(time.Second)
 	// What is decompressed at one time are two blocks of half of the bound.
-	if n := r.counters.Counter("clickhouse", "records").Value(); n == 0 || n > 12 {
+	if n := r.counters.Counter("clickhouse", "records").Value(); n <= 2 || n > 14 {
 		t.Errorf("%d records of 340 kB held in 4 MiB", n)
 	}
 	p.cut.Store(false)

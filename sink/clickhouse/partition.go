@@ -1,21 +1,17 @@
 package clickhouse
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"time"
 
-	"github.com/ClickHouse/clickhouse-go/v2"
-	"github.com/apache/arrow/go/v17/arrow"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/tapweave/tapweave/proto/columns"
+	"github.com/tapweave/tapweave/proto/delivery"
+	"github.com/tapweave/tapweave/proto/record"
 	"github.com/tapweave/tapweave/service/kafka"
-	"github.com/tapweave/tapweave/sink/deadletter"
 	"github.com/tapweave/tapweave/sink/intake"
 )
 
@@ -25,17 +21,33 @@ type partition struct {
 	gen        *kafka.Generation
 	assignment kafka.Assignment
 	in         *intake.Partition
+	limits     limits
 }
 
-// run reads, assembles and inserts side by side: while one block is inserted, the next one grows.
+// errAnotherLog says that the partition was made anew while it was read.
+var errAnotherLog = errors.New("the topic was made anew")
+
+// run reads, assembles and stores side by side: while one block is inserted, the next one grows.
 func (p *partition) run(ctx context.Context) error {
 	label := strconv.Itoa(p.assignment.Partition)
 	defer p.metrics.lag.DeleteLabelValues(label)
 
-	fetched, blocks, inserted := make(chan kafka.Fetched), make(chan *block), make(chan struct{})
+	blocks, err := p.begin(ctx)
+	if err != nil {
+		return err
+	}
+	first := blocks.Next()[0].Range
+	p.in.Assignment.Offset = first.From
+
+	fetched, filled, stored := make(chan kafka.Fetched), make(chan *block), make(chan struct{})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		next := first.From
 		return p.in.Follow(ctx, func(f kafka.Fetched) error {
+			if f.Next < next {
+				return fmt.Errorf("%s/%d: offset %d after %d: %w", p.assignment.Topic, p.assignment.Partition, f.Next, next, errAnotherLog)
+			}
+			next = f.Next
 			select {
 			case fetched <- f:
 				return nil
@@ -45,242 +57,157 @@ func (p *partition) run(ctx context.Context) error {
 		})
 	})
 	g.Go(func() error {
-		defer close(blocks)
-		return p.assemble(ctx, fetched, blocks, inserted)
+		defer close(filled)
+		return p.assemble(ctx, first, fetched, filled, stored)
 	})
 	g.Go(func() error {
-		defer close(inserted)
+		defer close(stored)
 		ctx, cancel := lingering(ctx)
 		defer cancel()
-		parse := newParser(p.config.Packets)
-		for b := range blocks {
-			if err := p.insert(ctx, parse, b); err != nil {
-				return err
-			}
-			if err := p.gen.Commit(ctx, p.assignment.Topic, kafka.Commit{Partition: p.assignment.Partition, Offset: b.next}); err != nil {
-				return err
-			}
-			p.metrics.lag.WithLabelValues(label).Set(float64(max(0, b.highWatermark-b.next)))
-		}
-		return nil
+		s := &store{partition: p, blocks: blocks, parse: newParser(p.config.Packets), lag: p.metrics.lag.WithLabelValues(label)}
+		return s.run(ctx, filled)
 	})
 	return g.Wait()
+}
+
+// begin says where the work goes on: at the committed offset, with the range that was in flight, or where that is
+// lost or was damaged, at what the table of marks says.
+func (p *partition) begin(ctx context.Context) (*delivery.Blocks, error) {
+	a := p.assignment
+	where := fmt.Sprintf("%s/%d", a.Topic, a.Partition)
+	var earliest, latest int64
+	err := kafka.Retry{}.Do(ctx, func() (err error) {
+		earliest, latest, err = p.kafka.Offsets(ctx, a.Topic, a.Partition)
+		return err
+	}, func(err error) {
+		p.limited.Warn("offsets", "cannot read, trying again", "partition", where, "error", err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	offset := a.Offset
+	var m delivery.Sink
+	if offset != kafka.NoOffset {
+		m, err = delivery.DecodeSink(a.Metadata)
+	}
+	end := offset
+	if m.Flight != nil {
+		end = m.Flight.Range.To
+	}
+	var version *record.VersionError
+	switch {
+	case errors.As(err, &version):
+		p.stop(fmt.Errorf("%s: a newer sink has stored this partition: %w; use that one", where, err))
+		return nil, context.Cause(ctx)
+	case err == nil && end > latest:
+		// Its outputs bear other epochs, so what the reader knows does no harm.
+		p.log.Error("the log ends before what was committed: the topic was made anew, reading it from the beginning",
+			"partition", where, "committed", end, "end", latest)
+		offset, m.Flight = earliest, nil
+	case err == nil && offset != kafka.NoOffset:
+	case errors.Is(err, delivery.ErrNoMetadata):
+		// A tool has set the offset, or a sink before there was metadata. What is stored already is left out.
+		p.log.Warn("the offset was committed without metadata, going on with the marks in ClickHouse", "partition", where, "offset", offset)
+		mark, err := p.mark(ctx)
+		if err != nil {
+			return nil, err
+		}
+		m.Positions = mark.positions
+	default:
+		if err != nil {
+			p.log.Error("the committed metadata cannot be used, going on with the marks in ClickHouse", "partition", where, "error", err)
+			m = delivery.Sink{}
+		}
+		if offset, m.Positions, err = p.recover(ctx, offset, earliest, latest); err != nil {
+			return nil, err
+		}
+	}
+	blocks, err := delivery.NewBlocks(int32(a.Partition), p.inputs, tableNames, offset, m)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", where, err)
+	}
+	return blocks, nil
 }
 
 // patience is for how many times the linger time a block waits to become full while there is more to read:
 // where there is a backlog, rows are late anyway, and large blocks are what makes up for it.
 const patience = 5
 
-// assemble makes blocks of what was fetched. A block goes to the inserter when it is full, or old enough and
-// the inserter is free; until then it grows. When ctx is done what was begun still goes there.
-func (p *partition) assemble(ctx context.Context, fetched <-chan kafka.Fetched, blocks chan<- *block, inserted <-chan struct{}) error {
+// assemble makes blocks of what was fetched, the first one of exactly the range that is in flight, where there is
+// one. A block goes to the store when it is full, or old enough and the store is free; until then it grows. When ctx
+// is done what was begun still goes there.
+func (p *partition) assemble(ctx context.Context, first delivery.Range, fetched <-chan kafka.Fetched, filled chan<- *block, stored <-chan struct{}) error {
 	var (
-		timer  = time.NewTimer(time.Hour)
-		b      *block
-		began  time.Time      // when the block was
-		old    bool           // the block has lingered
-		queue  []kafka.Record // fetched, and not in the block yet
-		latest int64          // high watermark
+		timer   = time.NewTimer(time.Hour)
+		b       *block
+		began   time.Time      // when the block was
+		old     bool           // the block has lingered
+		queue   []kafka.Record // fetched, and not in the block yet
+		next    = first.From   // the next block begins there
+		reached = first.From   // everything before was fetched
+		latest  int64          // high watermark
+		until   = first.To     // of the range in flight; -1: none
 	)
 	defer timer.Stop()
+	if until >= 0 {
+		b = &block{Range: first}
+		// Retention may have removed all of it.
+		if earliest, _, err := p.kafka.Offsets(ctx, p.assignment.Topic, p.assignment.Partition); err == nil {
+			reached = earliest
+		}
+	}
 	for {
 		full := false
 		for len(queue) > 0 && !full {
+			r := queue[0]
+			if until >= 0 && r.Offset >= until {
+				full = true
+				break
+			}
 			if b == nil {
-				b, began, old = newBlock(queue[0].Offset), time.Now(), false
+				b, began, old = &block{Range: delivery.Range{From: next}}, time.Now(), false
 				timer.Reset(p.config.Linger)
 			}
 			b.highWatermark = latest
-			var err error
-			if full, err = p.take(ctx, b, queue[0]); err != nil {
-				return err
+			most := p.limits
+			if until >= 0 {
+				most = unlimited
 			}
-			if !full {
+			if full = !b.add(newEntry(r, p.config.Partitions), len(r.Value), most); !full {
 				queue = queue[1:]
+				b.last = r
+				if until < 0 {
+					b.To = r.Offset + 1
+				}
 			}
 		}
-		in, out := fetched, blocks
+		if until >= 0 && len(queue) == 0 && reached >= until {
+			full = true
+		}
+		in, out := fetched, filled
 		if len(queue) > 0 {
 			in = nil
 		}
-		if b == nil || !full && !(old && (b.next >= latest || time.Since(began) >= patience*p.config.Linger)) {
+		if b == nil || !full && (until >= 0 || !(old && (b.To >= latest || time.Since(began) >= patience*p.config.Linger))) {
 			out = nil
 		}
 		select {
 		case f := <-in:
-			queue, latest = f.Records, f.HighWatermark
+			queue, latest, reached = f.Records, f.HighWatermark, f.Next
 		case out <- b:
-			b = nil
+			next, b, until = b.To, nil, -1
 		case <-timer.C:
 			old = true
 			timer.Reset(p.config.Linger)
 		case <-ctx.Done():
-			if b != nil {
+			if b != nil && (until < 0 || full) {
 				select {
-				case blocks <- b:
-				case <-inserted:
+				case filled <- b:
+				case <-stored:
 				case <-time.After(grace):
 				}
 			}
 			return nil
 		}
 	}
-}
-
-// take puts a record into the block. Where there is no room for it, it says that the block is full.
-func (p *partition) take(ctx context.Context, b *block, r kafka.Record) (full bool, err error) {
-	rows, err := envelope(r.Value)
-	switch {
-	case err != nil:
-		if err := p.refuse(ctx, r, err); err != nil {
-			return false, err
-		}
-	case len(rows) > 0 && !b.add(r, rows, &p.config):
-		return true, nil
-	}
-	b.next = r.Offset + 1
-	return false, nil
-}
-
-// refuse makes a record a dead letter.
-func (p *partition) refuse(ctx context.Context, r kafka.Record, cause error) error {
-	return p.letters.Send(ctx, deadletter.Letter{
-		Topic: p.assignment.Topic, Partition: p.assignment.Partition, Offset: r.Offset, Cause: cause, Value: r.Value,
-	})
-}
-
-// insert puts a block into all tables, and returns when each has it.
-func (p *partition) insert(ctx context.Context, parse *parser, b *block) error {
-	size := min(b.raw, p.config.MemoryBytes)
-	if err := p.budget.Acquire(ctx, size); err != nil {
-		return err
-	}
-	defer p.budget.Release(size)
-	rows := newTables()
-	defer rows.free()
-	for _, r := range b.records {
-		list, err := envelope(r.Value)
-		if err != nil {
-			return err // it was read once before
-		}
-		batches, err := parse.open(list)
-		if err != nil {
-			if err := p.refuse(ctx, r, err); err != nil {
-				return err
-			}
-			continue
-		}
-		rows.add(r.Offset, batches)
-		release(batches)
-		p.metrics.records.Inc()
-	}
-	b.records = nil
-	g, ctx := errgroup.WithContext(ctx)
-	for _, t := range targets {
-		if r := rows.rows[t.kind]; r.n > 0 {
-			g.Go(func() error {
-				return p.insertRows(ctx, t, rows, r.record(), func(from, to int) string {
-					return b.token(t.table, p.assignment.Topic, p.assignment.Partition, from, to)
-				}, 0, r.n)
-			})
-		}
-	}
-	return g.Wait()
-}
-
-// refusals is how often ClickHouse must refuse the same rows until that is believed: a connection that broke in
-// mid-insert looks like damaged rows to it.
-const refusals = 3
-
-// insertRows puts some rows of a block, all of them at first, into one table. Rows that ClickHouse refuses for
-// what they are, are searched for by halves, and become dead letters.
-func (p *partition) insertRows(ctx context.Context, t target, rows *tables, all arrow.Record, token func(from, to int) string, from, to int) error {
-	query := fmt.Sprintf("INSERT INTO `%s`.`%s` (%s)", p.config.Database, t.table, columns.Names(t.kind))
-	settings := clickhouse.WithSettings(settings(token(from, to)))
-	refused := 0
-	err := p.keepTrying(ctx, func() error {
-		began := time.Now()
-		err := p.stream(clickhouse.Context(ctx, settings), query, all.NewSlice(int64(from), int64(to)))
-		switch {
-		case err == nil:
-			p.metrics.inserted(t.table, to-from, time.Since(began))
-		case refusedRows(err):
-			if refused++; refused >= refusals {
-				return kafka.Permanent(fmt.Errorf("%w: %w", errRefused, p.server.Explain(err)))
-			}
-		default:
-			refused = 0
-		}
-		return err
-	})
-	switch {
-	case !errors.Is(err, errRefused):
-		return err
-	case to-from > 1:
-		half := from + (to-from)/2
-		if err := p.insertRows(ctx, t, rows, all, token, from, half); err != nil {
-			return err
-		}
-		return p.insertRows(ctx, t, rows, all, token, half, to)
-	}
-	row, e := rows.letter(t.kind, from)
-	if e != nil {
-		return e
-	}
-	return p.letters.Send(ctx, deadletter.Letter{
-		Topic: p.assignment.Topic, Partition: p.assignment.Partition, Offset: rows.offset(t.kind, from),
-		Cause: fmt.Errorf("table %s: %w", t.table, err), Rows: row,
-	})
-}
-
-// errRefused is wrapped by what ClickHouse says of rows that it does not take.
-var errRefused = errors.New("rows refused")
-
-// stream makes one insert of a record batch.
-func (p *partition) stream(ctx context.Context, query string, rec arrow.Record) error {
-	r, w := io.Pipe()
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		buffered := bufio.NewWriterSize(w, 256<<10)
-		err := streamTo(buffered, rec)
-		if err == nil {
-			err = buffered.Flush()
-		}
-		w.CloseWithError(err)
-	}()
-	err := p.server.InsertFormat(ctx, "ArrowStream", query, r)
-	r.Close() // ends the writer where the insert did not take all
-	<-written
-	return err
-}
-
-// refusedRows says whether an error of ClickHouse is about the rows, not about the table, the server or the
-// way to it.
-func refusedRows(err error) bool {
-	var e *clickhouse.Exception
-	if !errors.As(err, &e) {
-		return false
-	}
-	switch e.Code {
-	case 6, // CANNOT_PARSE_TEXT
-		27,   // CANNOT_PARSE_INPUT_ASSERTION_FAILED
-		32,   // ATTEMPT_TO_READ_AFTER_EOF
-		33,   // CANNOT_READ_ALL_DATA
-		38,   // CANNOT_PARSE_DATE
-		41,   // CANNOT_PARSE_DATETIME
-		69,   // ARGUMENT_OUT_OF_BOUND
-		70,   // CANNOT_CONVERT_TYPE
-		72,   // CANNOT_PARSE_NUMBER
-		117,  // INCORRECT_DATA
-		131,  // TOO_LARGE_STRING_SIZE
-		321,  // VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE
-		349,  // CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN
-		407,  // DECIMAL_OVERFLOW
-		469,  // VIOLATED_CONSTRAINT
-		636,  // CANNOT_EXTRACT_TABLE_STRUCTURE
-		1001: // STD_EXCEPTION, e.g. of the Arrow library
-		return true
-	}
-	return false
 }

@@ -7,13 +7,14 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/apache/arrow/go/v17/arrow/ipc"
 
 	"github.com/tapweave/tapweave/proto/columns"
+	"github.com/tapweave/tapweave/proto/delivery"
 	"github.com/tapweave/tapweave/proto/pb"
-	"github.com/tapweave/tapweave/service/kafka"
 )
 
 func anySession(r *rand.Rand) *columns.Session {
@@ -96,9 +97,8 @@ func read(t *testing.T, stream []byte) (lines []string) {
 
 func TestBlock(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	c := DefaultConfig()
-	c.BlockRows = 20
-	b, rows, parse := newBlock(100), newTables(), newParser(false)
+	most := limits{rows: 20, raw: 1 << 30, compressed: 1 << 30}
+	b, rows, parse := new(block), newTables(), newParser(false)
 	var want []string
 	full := false
 	for i := range 30 {
@@ -118,7 +118,7 @@ func TestBlock(t *testing.T) {
 			}
 			list = append(list, r)
 		}
-		full = !b.add(kafka.Record{Offset: int64(100 + i), Value: []byte{byte(i)}}, list, &c)
+		full = !b.add(entryOf(list...), 1, most)
 		if full {
 			if len(want) <= 20 && i < 20 {
 				t.Errorf("full with %d rows", len(want)-n)
@@ -145,24 +145,41 @@ func TestBlock(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := columns.Sessions.Read(row, func(s *columns.Session) error {
-			if got := fmt.Sprint(rows.offset(pb.Rows_SESSIONS, i), s.ID); got != w {
-				t.Errorf("row %d: %s, want %s", i, got, w)
+			if _, got, _ := strings.Cut(w, " "); got != s.ID.String() {
+				t.Errorf("row %d: %s, want %s", i, s.ID, w)
 			}
 			return nil
 		}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	a, other := b.token("t", "x", 1, 0, 9), newBlock(100)
-	other.next = b.next
-	other.digest.Write([]byte("other"))
-	if a == other.token("t", "x", 1, 0, 9) || a == b.token("t", "x", 1, 0, 8) || a != b.token("t", "x", 1, 0, 9) {
-		t.Error("tokens do not tell rows apart")
+	// The rows of the records, and some of those of one.
+	at := 0
+	for offset := int64(100); at < len(want); offset++ {
+		n := 0
+		for at+n < len(want) && strings.HasPrefix(want[at+n], fmt.Sprint(offset, " ")) {
+			n++
+		}
+		one := delivery.Range{From: offset, To: offset + 1}
+		if from, to := rows.span(pb.Rows_SESSIONS, one, delivery.Range{}); from != at || to != at+n {
+			t.Errorf("rows of record %d: %d to %d, want %d to %d", offset, from, to, at, at+n)
+		}
+		if from, to := rows.span(pb.Rows_SESSIONS, one, delivery.Range{From: 1, To: 2}); n > 1 && (from != at+1 || to != at+2) || n < 2 && from != to {
+			t.Errorf("row 1 of record %d with %d rows at %d: %d to %d", offset, n, at, from, to)
+		}
+		at += n
+	}
+	if from, to := rows.span(pb.Rows_SESSIONS, delivery.Range{From: 0, To: 1000}, delivery.Range{}); from != 0 || to != len(want) {
+		t.Errorf("all rows: %d to %d of %d", from, to, len(want))
 	}
 	// A record alone is never too large.
-	if c.BlockRows = 1; !newBlock(0).add(kafka.Record{}, []*pb.Rows{{Count: 7, RawSize: 1 << 40}}, &c) {
+	if !new(block).add(entryOf(&pb.Rows{Count: 7, RawSize: 1 << 40}), 100, limits{1, 1, 1}) {
 		t.Error("a record does not fit into an empty block")
 	}
+}
+
+func entryOf(rows ...*pb.Rows) entry {
+	return entry{output: &pb.SessionsRecord{Body: &pb.SessionsRecord_Output{Output: &pb.Output{Rows: rows}}}}
 }
 
 func BenchmarkAppend(b *testing.B) {
