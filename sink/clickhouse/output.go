@@ -116,6 +116,7 @@ type Output struct {
 	budget  *semaphore.Weighted
 	// awaySince is when inserts began to fail, nanoseconds since the Unix epoch; 0 while they succeed.
 	awaySince atomic.Int64
+	crash     func(delivery.Do) error // of tests
 	// Away is told when ClickHouse stops answering, with the reason, and nil when it answers again. May be nil.
 	Away func(error)
 }

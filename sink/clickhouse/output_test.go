@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tapweave/tapweave/proto/columns"
+	"github.com/tapweave/tapweave/proto/delivery"
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/proto/pb"
 	"github.com/tapweave/tapweave/proto/record"
@@ -35,18 +36,25 @@ import (
 // rig is an output with a Kafka and a ClickHouse of its own.
 type rig struct {
 	testing.TB
-	config     clickhouse.Config // of the output; the server may be behind a proxy
-	direct     clickhouse.Config
-	server     *clickhouse.Server // reached directly
-	kafka      *kafka.Client
-	counters   *stats.Counters
-	partitions int
-	numbers    map[int]uint64 // of the last output by input partition, which is the partition
+	config      clickhouse.Config // of the output; the server may be behind a proxy
+	direct      clickhouse.Config
+	server      *clickhouse.Server // reached directly
+	kafka       *kafka.Client
+	counters    *stats.Counters
+	partitions  int
+	kafkaConfig kafka.Config
+	crash       func(delivery.Do) error
+	numbers     map[int]uint64 // of the last output by input partition, which is the partition
 }
 
 func newRig(t testing.TB, partitions int) *rig {
-	c := clickhousetest.Config(t)
-	r := &rig{TB: t, config: c, direct: c, kafka: kafkatest.New(t), partitions: partitions, numbers: map[int]uint64{}}
+	c, k := clickhousetest.Config(t), kafkatest.Config(t)
+	client, err := kafka.New(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	r := &rig{TB: t, config: c, direct: c, kafka: client, kafkaConfig: k, partitions: partitions, numbers: map[int]uint64{}}
 	r.server = clickhousetest.Migrated(t, c)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -63,6 +71,30 @@ func newRig(t testing.TB, partitions int) *rig {
 // start runs an output until the function that it returns is called, or the test ends.
 func (r *rig) start() (stop func()) {
 	r.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	run := r.output(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := run(); err != nil {
+			r.Error(err)
+		}
+	}()
+	stop = sync.OnceFunc(func() { cancel(); <-done })
+	r.Cleanup(stop)
+	return stop
+}
+
+// fails runs an output that is to end by itself.
+func (r *rig) fails() error {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(r.Context(), 30*time.Second)
+	defer cancel()
+	return r.output(ctx)()
+}
+
+func (r *rig) output(ctx context.Context) (run func() error) {
+	r.Helper()
 	server, err := r.config.Open()
 	if err != nil {
 		r.Fatal(err)
@@ -72,29 +104,22 @@ func (r *rig) start() (stop func()) {
 	r.counters = stats.New("sink", registry)
 	letters := deadletter.New(r.kafka, r.counters, "deadletter", log)
 	output := clickhouse.New(r.config, server, r.kafka, letters, r.counters, registry, log)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := output.Run(ctx); err != nil {
-			r.Error(err)
-		}
-		server.Close()
-	}()
-	stop = sync.OnceFunc(func() { cancel(); <-done })
-	r.Cleanup(stop)
-	return stop
+	output.Crash(r.crash)
+	return func() error {
+		defer server.Close()
+		return output.Run(ctx)
+	}
 }
 
 // produce writes the next output of an input partition to the partition of the same number.
 func (r *rig) produce(partition int, rows ...*pb.Rows) int64 {
 	r.Helper()
 	r.numbers[partition]++
-	return r.produceRaw(record.TopicSessions, partition, r.output(partition, 1, r.numbers[partition], rows...))
+	return r.produceRaw(record.TopicSessions, partition, r.record(partition, 1, r.numbers[partition], rows...))
 }
 
-// output is a record of tapweave.sessions.
-func (r *rig) output(input int, owner, number uint64, rows ...*pb.Rows) []byte {
+// record is an output of the fold.
+func (r *rig) record(input int, owner, number uint64, rows ...*pb.Rows) []byte {
 	r.Helper()
 	value, err := record.MarshalSessions(&pb.SessionsRecord{
 		InputPartition: uint32(input), LogEpoch: 1, OwnerEpoch: owner,
@@ -546,7 +571,7 @@ func TestUndecodable(t *testing.T) {
 		if version == record.Version {
 			r.numbers[0]++
 		}
-		v := r.output(0, 1, r.numbers[0], rows)
+		v := r.record(0, 1, r.numbers[0], rows)
 		if version != record.Version {
 			v[1] = byte(version) // the first field of the message
 		}
@@ -568,8 +593,8 @@ func TestUndecodable(t *testing.T) {
 	add(envelope(record.Version, damaged(t, rows)))
 	good(3)
 	// Of a partition that there is none of, and without a number.
-	add(r.output(16, 1, 1, sessions(t, 100, 101, nil)))
-	add(r.output(0, 1, 0, sessions(t, 100, 101, nil)))
+	add(r.record(16, 1, 1, sessions(t, 100, 101, nil)))
+	add(r.record(0, 1, 0, sessions(t, 100, 101, nil)))
 	// An epoch marker is neither.
 	marker, err := record.MarshalSessions(&pb.SessionsRecord{LogEpoch: 1, OwnerEpoch: 1, Body: &pb.SessionsRecord_Marker{Marker: &pb.Marker{Owner: "enricher-1"}}})
 	if err != nil {

@@ -30,7 +30,7 @@ func BenchmarkSink(b *testing.B) {
 		for i, outputs := range rows {
 			var list []kafka.Record
 			for n, o := range outputs {
-				list = append(list, kafka.Record{Value: r.output(i, round, uint64(n+1), o)})
+				list = append(list, kafka.Record{Value: r.record(i, round, uint64(n+1), o)})
 			}
 			for len(list) > 0 {
 				n := min(4, len(list))

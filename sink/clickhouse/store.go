@@ -51,6 +51,9 @@ func (s *store) run(ctx context.Context, filled <-chan *block) error {
 	s.committed = time.Now()
 	for open := true; ; {
 		next := s.blocks.Next()
+		if err := s.pause(next[0].Do); err != nil {
+			return err
+		}
 		switch a := next[0]; a.Do {
 		case delivery.DoRead:
 			s.release()
@@ -83,6 +86,9 @@ func (s *store) run(ctx context.Context, filled <-chan *block) error {
 				return err
 			}
 			s.committed = time.Now()
+			if err := s.pause(a.Do); err != nil {
+				return err
+			}
 			s.blocks.Committed(delivery.Done)
 		case delivery.DoInsert:
 			if err := s.insertAll(ctx, next); err != nil {
@@ -100,6 +106,14 @@ func (s *store) run(ctx context.Context, filled <-chan *block) error {
 			return kafka.ErrFenced
 		}
 	}
+}
+
+// pause is where a test may stop the work, as a crash would.
+func (s *store) pause(do delivery.Do) error {
+	if s.crash == nil {
+		return nil
+	}
+	return s.crash(do)
 }
 
 // release lets go of the block.
@@ -200,8 +214,10 @@ func (s *store) insertAll(ctx context.Context, actions []delivery.Action) error 
 		}
 		if from, to := s.rows.span(t.kind, a.Range, a.Rows); from < to {
 			g.Go(func() (err error) {
-				refused[i], err = s.insert(all, t, a.Token, from, to)
-				return err
+				if refused[i], err = s.insert(all, t, a.Token, from, to); err != nil {
+					return err
+				}
+				return s.pause(delivery.DoInsert)
 			})
 		}
 	}
