@@ -261,3 +261,36 @@ func Check(c Config) error {
 	}
 	return server.Close()
 }
+
+// keep is for how long the topics should keep what a sink reads: for so long ClickHouse may be away.
+const keep = 12 * time.Hour
+
+// Warnings asks Kafka and ClickHouse, and returns what they do not give that delivery needs.
+func Warnings(ctx context.Context, c Config) (warnings []string) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	client, err := kafka.New(c.Kafka)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	defer client.Close()
+	list, err := client.Durability(ctx, keep, record.TopicSessions, record.TopicDeadLetter)
+	warnings = append(warnings, list...)
+	if err != nil {
+		warnings = append(warnings, "not checked: "+err.Error())
+	}
+	if !c.ClickHouse.Enabled {
+		return warnings
+	}
+	server, err := c.ClickHouse.Open()
+	if err != nil {
+		return append(warnings, err.Error())
+	}
+	defer server.Close()
+	list, err = server.Windows(ctx, c.ClickHouse, c.OutputPartitions)
+	warnings = append(warnings, list...)
+	if err != nil {
+		warnings = append(warnings, "not checked: "+err.Error())
+	}
+	return warnings
+}

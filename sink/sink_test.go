@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -168,6 +169,39 @@ func TestNotMigrated(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	c := testConfig(t)
+	c.Topics.Retention = time.Hour
+	if err := sink.MigrateOnly(t.Context(), c, slog.New(slog.NewTextHandler(t.Output(), nil))); err != nil {
+		t.Fatal(err)
+	}
+	client, err := kafka.New(c.Kafka)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := client.EnsureTopics(t.Context(), true, c.Topics.Topic(record.TopicSessions, 2)); err != nil {
+		t.Fatal(err)
+	}
+	server := clickhousetest.Open(t, c.ClickHouse)
+	if err := server.Exec(t.Context(), "ALTER TABLE "+c.ClickHouse.Database+".traffic_1m MODIFY SETTING non_replicated_deduplication_window = 100"); err != nil {
+		t.Fatal(err)
+	}
+	topic, table := c.Kafka.TopicPrefix+record.TopicSessions, c.ClickHouse.Database+".traffic_1m"
+	want := []string{
+		"topic " + topic + " has 1 replica: what a broker acknowledged is gone with its disk; 3 are usual",
+		"topic " + topic + " keeps its records for 1h0m0s: what is not read by then is lost; keep them for 12h0m0s or more",
+		"table " + table + " remembers 100 blocks, those of 20s: what a sink sends again after a longer pause is stored twice; ALTER TABLE " + table + " MODIFY SETTING non_replicated_deduplication_window = 3002",
+	}
+	if got := sink.Warnings(t.Context(), c); !slices.Equal(got, want) {
+		t.Errorf("%s\nwant %s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	c.Kafka.Brokers, c.ClickHouse.Addresses = []string{"127.0.0.1:1"}, []string{"127.0.0.1:1"}
+	if got := sink.Warnings(t.Context(), c); len(got) != 2 || !strings.Contains(got[0], "not checked: Kafka at 127.0.0.1:1") || !strings.Contains(got[1], "not checked: ClickHouse at 127.0.0.1:1") {
+		t.Errorf("nobody there: %q", got)
 	}
 }
 

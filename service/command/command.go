@@ -30,6 +30,8 @@ type Program[C any] struct {
 	Admin   func(C) admin.Config
 	// Check, if set, is asked by -check for what Validate cannot know, e.g. files.
 	Check func(C) error
+	// Warnings, if set, is asked by -check what the servers do not give that delivery needs, one line each.
+	Warnings func(context.Context, C) []string
 	// Run runs the service until ctx is done, which is what SIGTERM and SIGINT do.
 	Run func(ctx context.Context, c C, log *slog.Logger) error
 	// Hangup, if set, is called whenever the process gets SIGHUP. load reads the configuration anew, as at the
@@ -94,6 +96,11 @@ func Run[C any](ctx context.Context, p Program[C], args []string, stdout, stderr
 		if p.Check != nil {
 			if err := p.Check(c); err != nil {
 				return fail(err)
+			}
+		}
+		if p.Warnings != nil {
+			for _, w := range p.Warnings(ctx, c) {
+				fmt.Fprintln(stdout, "warning:", w)
 			}
 		}
 		fmt.Fprintln(stdout, "the configuration is valid")

@@ -18,7 +18,7 @@ func main() {
 	run := func(ctx context.Context, c sink.Config, log *slog.Logger) error {
 		if os.Getenv("GOMEMLIMIT") == "" {
 			// Rows come and go in large pieces; without a limit half as much again waits for the collector.
-			debug.SetMemoryLimit(c.ClickHouse.MemoryBytes * 5 / 2)
+			debug.SetMemoryLimit(c.ClickHouse.MemoryBytes * 3)
 		}
 		return sink.New(c, sink.Dependencies{Log: log}).Run(ctx)
 	}
@@ -33,6 +33,7 @@ func main() {
 		Logging:  func(c sink.Config) logging.Config { return c.Log },
 		Admin:    func(c sink.Config) admin.Config { return c.Admin },
 		Check:    sink.Check,
+		Warnings: sink.Warnings,
 		Run:      run,
 	})
 }
