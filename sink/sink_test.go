@@ -24,6 +24,7 @@ import (
 	"github.com/tapweave/tapweave/service/kafka/kafkatest"
 	"github.com/tapweave/tapweave/sink"
 	"github.com/tapweave/tapweave/sink/clickhouse/clickhousetest"
+	"github.com/tapweave/tapweave/sink/migrate"
 )
 
 func testConfig(t *testing.T) sink.Config {
@@ -155,7 +156,7 @@ func TestWrongPassword(t *testing.T) {
 func TestNotMigrated(t *testing.T) {
 	c := testConfig(t)
 	c.ClickHouse.Migrate = false
-	if err := run(t, c); !strings.Contains(err.Error(), "has schema 0, this program needs schema 2: run sink -migrate-only") {
+	if err := run(t, c); !strings.Contains(err.Error(), fmt.Sprintf("has schema 0, this program needs schema %d: run sink -migrate-only", migrate.Version())) {
 		t.Error(err)
 	}
 	if err := sink.MigrateOnly(t.Context(), c, slog.New(slog.NewTextHandler(t.Output(), nil))); err != nil {

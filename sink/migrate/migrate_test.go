@@ -166,6 +166,9 @@ func TestFromEarlier(t *testing.T) {
 			t.Fatal(err)
 		}
 		for left := range migrate.Statements(from + 1) {
+			if from > 1 && left > 0 {
+				break // only the second migration moves rows
+			}
 			t.Run(fmt.Sprintf("%d after statement %d", from, left), func(t *testing.T) {
 				t.Parallel()
 				c := clickhousetest.Config(t)
