@@ -239,7 +239,7 @@ func (s *Service) generation(ctx, leaving context.Context, gen *kafka.Generation
 			})
 		}
 		partitions = append(partitions, &partition{
-			Service: s, gen: gen, assigned: a, writer: w, late: late, memory: left[a.Partition], commits: &commits,
+			Service: s, gen: gen, assigned: a, writer: w, late: late, memory: left[a.Partition], commits: &commits, gaps: gaps{},
 		})
 	}
 	s.own(partitions)

@@ -50,6 +50,7 @@ type partition struct {
 	folded    [fold.Reasons]uint64 // counted already
 	put       output.Counts        // counted already
 	storing   sync.WaitGroup
+	gaps      gaps
 
 	mu      sync.Mutex // guards what follows, and owner once the fold begins
 	owner   *delivery.Owner
@@ -147,6 +148,9 @@ func (p *partition) fold(ctx context.Context, f kafka.Fetched) error {
 		} else if err != nil {
 			p.count()
 			return err
+		}
+		if g, ok := p.gaps.see(r.Value); ok {
+			p.tell(g)
 		}
 		p.inputSum = crc32.Checksum(r.Value, castagnoli)
 		p.pace.bytes += len(r.Value)
