@@ -47,6 +47,7 @@ type FoldConfig struct {
 	LateLimit       time.Duration `yaml:"late_limit" doc:"How far behind the watermark a packet still counts. Closed sessions stay in memory for as long."`
 	CopyDelay       time.Duration `yaml:"copy_delay" doc:"How far apart in time the copies of one packet from two tap points may be."`
 	Retire          time.Duration `yaml:"producer_timeout" doc:"Silence after which a collector holds the others up no more."`
+	MaxClockSkew    time.Duration `yaml:"max_clock_skew" doc:"How far a collector's clock may be from the others'. Beyond it its packets are given the time at which they are folded."`
 	TCPIdle         time.Duration `yaml:"tcp_idle" doc:"Silence that ends a TCP session."`
 	TCPHalfOpenIdle time.Duration `yaml:"tcp_half_open_idle" doc:"The same where only SYN, SYN-ACK or RST were seen."`
 	UDPIdle         time.Duration `yaml:"udp_idle" doc:"Silence that ends a UDP conversation."`
@@ -68,7 +69,7 @@ type FoldConfig struct {
 
 func foldConfig(s fold.Settings) FoldConfig {
 	return FoldConfig{
-		LateLimit: s.LateLimit, CopyDelay: s.CopyDelay, Retire: s.Retire,
+		LateLimit: s.LateLimit, CopyDelay: s.CopyDelay, Retire: s.Retire, MaxClockSkew: s.MaxClockSkew,
 		TCPIdle: s.TCPIdle, TCPHalfOpenIdle: s.TCPHalfOpenIdle, UDPIdle: s.UDPIdle, ICMPIdle: s.ICMPIdle, OtherIdle: s.OtherIdle,
 		FinalAfter: s.FinalAfter, Linger: s.Linger, Rollover: s.Rollover,
 		FirstVersion: s.FirstVersion, VersionEvery: s.VersionEvery, Freeze: s.Freeze,
@@ -79,7 +80,7 @@ func foldConfig(s fold.Settings) FoldConfig {
 func (c FoldConfig) settings(partitions int) fold.Settings {
 	return fold.Settings{
 		Partitions: partitions,
-		LateLimit:  c.LateLimit, CopyDelay: c.CopyDelay, Retire: c.Retire,
+		LateLimit:  c.LateLimit, CopyDelay: c.CopyDelay, Retire: c.Retire, MaxClockSkew: c.MaxClockSkew,
 		TCPIdle: c.TCPIdle, TCPHalfOpenIdle: c.TCPHalfOpenIdle, UDPIdle: c.UDPIdle, ICMPIdle: c.ICMPIdle, OtherIdle: c.OtherIdle,
 		FinalAfter: c.FinalAfter, Linger: c.Linger, Rollover: c.Rollover,
 		FirstVersion: c.FirstVersion, VersionEvery: c.VersionEvery, Freeze: c.Freeze,
@@ -94,7 +95,7 @@ func (c FoldConfig) Validate() error {
 		zero bool // allowed
 		d    time.Duration
 	}{
-		{"late_limit", true, c.LateLimit}, {"copy_delay", true, c.CopyDelay}, {"producer_timeout", false, c.Retire},
+		{"late_limit", true, c.LateLimit}, {"copy_delay", true, c.CopyDelay}, {"producer_timeout", false, c.Retire}, {"max_clock_skew", false, c.MaxClockSkew},
 		{"tcp_idle", false, c.TCPIdle}, {"tcp_half_open_idle", false, c.TCPHalfOpenIdle}, {"udp_idle", false, c.UDPIdle},
 		{"icmp_idle", false, c.ICMPIdle}, {"other_idle", false, c.OtherIdle}, {"final_after", true, c.FinalAfter},
 		{"linger", true, c.Linger}, {"rollover", false, c.Rollover}, {"first_version", true, c.FirstVersion},

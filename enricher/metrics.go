@@ -15,6 +15,7 @@ import (
 type counts struct {
 	records, bytes, passed *stats.Counter
 	fold                   [fold.Reasons]*stats.Counter
+	skewed                 func(collector string) *stats.Counter
 
 	outputs, outputBytes, versions, settled, bookings, packets *stats.Counter
 
@@ -30,6 +31,7 @@ func newCounts(c *stats.Counters) (n counts) {
 	for i := range n.fold {
 		n.fold[i] = c.Counter("fold", fold.Reason(i).String())
 	}
+	n.skewed = func(collector string) *stats.Counter { return c.Counter("clock_skew", collector) } // batches
 	n.outputs = c.Counter("output", "records")
 	n.outputBytes = c.Counter("output", "bytes")
 	n.versions = c.Counter("output", "session_versions")
@@ -53,6 +55,16 @@ func (p *partition) count() {
 		p.counts.fold[i].Add(n[i] - p.folded[i])
 	}
 	p.folded = n
+	for i, s := range p.stream.Fold().Skewed() {
+		if i == len(p.skewed) {
+			p.skewed = append(p.skewed, 0)
+		}
+		if s.Batches > p.skewed[i] {
+			p.counts.skewed(s.Collector).Add(s.Batches - p.skewed[i])
+			p.skewed[i] = s.Batches
+			p.limited.Warn("skewed "+s.Collector, "the clock of a collector is off: its packets are given the time at which they are folded; mend its time synchronisation", "collector", s.Collector, "ahead", time.Duration(s.Ahead))
+		}
+	}
 	o := p.stream.Counts()
 	p.counts.outputs.Add(o.Outputs - p.put.Outputs)
 	p.counts.outputBytes.Add(o.Bytes - p.put.Bytes)

@@ -48,6 +48,7 @@ type partition struct {
 	unsettled bool   // a state with other settings was not committed yet
 	pace      pace
 	folded    [fold.Reasons]uint64 // counted already
+	skewed    []uint64             // batches counted already, by place in fold.Fold.Skewed
 	put       output.Counts        // counted already
 	storing   sync.WaitGroup
 	gaps      gaps

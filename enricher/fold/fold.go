@@ -62,6 +62,11 @@ const (
 	SessionsBegun                  // sessions created
 	QuotesUnmatched                // ICMP errors about a session that is not known
 	WatermarkForced                // times the watermark went on because too much waited
+	SkewedBatches                  // batches of producers whose clock is off
+	WatermarkAhead                 // batches that promised more than their own clock
+	InFuture                       // packets captured later than their batch was sent: given the latest time that its clock allows
+	Inconsistent                   // packets whose lengths contradict each other
+	OtherPartition                 // packets between addresses of another partition
 	numReasons
 )
 
@@ -69,7 +74,8 @@ var reasonNames = [numReasons]string{
 	"undecodable_records", "batches_for_other_partitions", "repeated_batches", "packets_too_late", "packets_late",
 	"producers_retired", "stale_control_records", "second_copies", "fragments_without_first", "datagrams_evicted",
 	"datagrams_malformed", "sessions_evicted", "packets_folded", "sessions_begun", "icmp_quotes_unmatched",
-	"watermark_forced",
+	"watermark_forced", "skewed_batches", "watermarks_ahead_of_clock", "packets_in_future", "packets_inconsistent",
+	"packets_of_other_partitions",
 }
 
 // String is the reason as it stands in metrics and in pipeline_stats.
@@ -93,6 +99,14 @@ type Fold struct {
 	log, owner uint64 // epoch of the newest owner
 	ownerClock int64
 	ticked     bool
+
+	ownerOffset   int64 // the owner's clock less log time
+	heardOwner    bool
+	words         uint64 // of producers
+	skewed        []Skewed
+	disputed      bool    // the only producer's clock is ahead of the owner's
+	disputedSince int64   // log time
+	clocks        []int64 // scratch
 
 	merge     merger
 	copies    copies
@@ -118,6 +132,13 @@ type producer struct {
 	watermark int64
 	spoke     int64 // log time
 	live      bool
+	clocked   bool // its last record bore a clock
+	skewed    bool // that is off
+	suspect   bool // that was off when it was last compared
+	judged    bool // that was compared at some time
+	word      uint64
+	offset    int64   // that clock less log time
+	ahead     int64   // of the median
 	offsets   []int64 // of its records, from the last one before the oldest record that waits
 }
 
@@ -262,6 +283,9 @@ func (f *Fold) batch(b *pb.PacketBatch) error {
 		f.counts[OtherPartitions]++
 		return nil
 	}
+	if b.Clock < 0 || max(b.Clock, b.Watermark, b.Oldest) > latestTime {
+		return f.undecodable(errors.New("batch with an impossible time"))
+	}
 	p := f.producer(b)
 	if b.Sequence <= p.sequence {
 		f.counts[RepeatedBatch]++
@@ -274,10 +298,23 @@ func (f *Fold) batch(b *pb.PacketBatch) error {
 	if p.offsets = append(p.offsets, f.offset); len(p.offsets)%64 == 0 {
 		f.heard(f.merge.oldest(f.offset)) // lets go of the old ones
 	}
-	p.watermark = max(p.watermark, b.Watermark)
+	f.hear(p, b.Clock)
 	f.started = true
+	latest, promised := int64(latestTime), b.Watermark
+	if b.Clock != 0 {
+		latest = b.Clock + int64(f.set.MaxClockSkew)
+		if promised > latest {
+			promised = b.Clock
+			f.counts[WatermarkAhead]++
+		}
+	}
+	if p.skewed {
+		f.noteSkewed(p)
+	} else {
+		p.watermark = max(p.watermark, promised)
+	}
 	if len(b.Columns) > 0 {
-		f.merge.add(f, b, p.name)
+		f.merge.add(f, b, p, latest)
 	}
 	f.advance()
 	if f.merge.waiting > f.set.MaxWaiting {
@@ -317,6 +354,10 @@ func (f *Fold) producer(b *pb.PacketBatch) *producer {
 // tick lets log time go on, retires producers that fell silent, and moves the watermark where no producer is
 // left to move it.
 func (f *Fold) tick(t *pb.Tick) {
+	if t.Clock < 0 || t.Clock > latestTime {
+		f.undecodable(errors.New("tick with an impossible time"))
+		return
+	}
 	const most = int64(2e9)
 	d := int64(0)
 	if f.ticked {
@@ -324,13 +365,16 @@ func (f *Fold) tick(t *pb.Tick) {
 	}
 	f.ticked, f.ownerClock = true, t.Clock
 	f.logTime += d
+	f.hearOwner(t.Clock)
 	live := false
 	for _, p := range f.spoken {
 		if p.live && f.logTime-p.spoke >= int64(f.set.Retire) {
 			p.live = false
 			f.counts[ProducersRetired]++
 		}
-		live = live || p.live
+	}
+	for _, p := range f.spoken {
+		live = live || p.live && !p.skewed
 	}
 	f.spoken = slices.DeleteFunc(f.spoken, func(p *producer) bool {
 		gone := !p.live && f.logTime-p.spoke >= int64(f.set.Retire+f.set.LateLimit)
@@ -350,7 +394,7 @@ func (f *Fold) tick(t *pb.Tick) {
 func (f *Fold) advance() {
 	w, live := int64(math.MaxInt64), false
 	for _, p := range f.spoken {
-		if p.live {
+		if p.live && !p.skewed {
 			w, live = min(w, p.watermark), true
 		}
 	}
@@ -358,10 +402,12 @@ func (f *Fold) advance() {
 		// The last producer said goodbye: what it promised holds.
 		w = f.watermark
 		for _, p := range f.spoken {
-			w = max(w, p.watermark)
+			if !p.skewed {
+				w = max(w, p.watermark)
+			}
 		}
 	}
-	f.advanceTo(w)
+	f.advanceTo(f.believed(w))
 }
 
 func (f *Fold) advanceTo(w int64) {

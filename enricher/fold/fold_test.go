@@ -37,7 +37,7 @@ func newBench(t testing.TB, change func(*Settings)) *bench {
 	if change != nil {
 		change(&set)
 	}
-	b.f = New(0, set, b)
+	b.f = New(home, set, b)
 	return b
 }
 
@@ -77,6 +77,8 @@ type pk struct {
 var (
 	addrA = packet.AddrFrom(netip.MustParseAddr("10.0.0.4"))
 	addrB = packet.AddrFrom(netip.MustParseAddr("10.0.0.5"))
+
+	home = session.Partition(session.DefaultTenant, &addrA, &addrB, 16) // their partition
 )
 
 func (p pk) packet() (f packet.Flow, q packet.Packet) {

@@ -2,6 +2,7 @@ package fold
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/tapweave/tapweave/proto/batch"
@@ -31,6 +32,7 @@ type cursor struct {
 	next     int
 	time     int64 // of the next packet; while the batch is not decoded that of the oldest, as the batch says
 	offset   int64
+	latest   int64  // packets captured later claim a time that had not come when the batch was sent
 	name     uint32 // collector
 }
 
@@ -43,15 +45,16 @@ type decoded struct {
 
 // ref is what the fold keeps of a flow while the flow's batch waits.
 type ref struct {
-	flow   *packet.Flow
-	key    session.Key
-	hash   uint64
-	s      *Session // newest session of the key when last looked at
-	tap    tap
-	name   uint32 // collector
-	side   uint8  // of the sender: 0 low, 1 high
-	shared bool   // an ICMP error: its session follows from what it quotes
-	serial uint64
+	flow    *packet.Flow
+	key     session.Key
+	hash    uint64
+	s       *Session // newest session of the key when last looked at
+	tap     tap
+	name    uint32 // collector
+	side    uint8  // of the sender: 0 low, 1 high
+	shared  bool   // an ICMP error: its session follows from what it quotes
+	strange bool   // its addresses are of another partition
+	serial  uint64
 }
 
 // item is one packet with its flow.
@@ -60,21 +63,26 @@ type item struct {
 	r *ref
 }
 
-// add takes in a batch of the collector with index name. Packets behind the watermark are folded at once.
-func (m *merger) add(f *Fold, b *pb.PacketBatch, name uint32) {
-	c := &cursor{columns: b.Columns, time: b.Oldest, offset: f.offset, name: name}
+// add takes in a batch of producer p. Packets behind the watermark are folded at once, and so are all of a
+// producer whose clock is off.
+func (m *merger) add(f *Fold, b *pb.PacketBatch, p *producer, latest int64) {
+	c := &cursor{columns: b.Columns, time: min(b.Oldest, latest), offset: f.offset, latest: latest, name: p.name}
 	m.waiting += len(c.columns)
+	if p.skewed && f.watermark != math.MinInt64 {
+		m.foldNow(f, c)
+		return
+	}
 	if c.time < f.watermark {
 		if !m.decode(f, c) {
 			return
 		}
 		for c.time < f.watermark {
-			p := &c.batch.Packets[c.next]
-			if f.watermark-p.Time > int64(f.set.LateLimit) {
+			q := &c.batch.Packets[c.next]
+			if q.Time < f.watermark-int64(f.set.LateLimit) {
 				f.counts[TooLate]++
 			} else {
 				f.counts[Late]++
-				f.packet(&c.refs[p.Flow], p, true)
+				f.packet(&c.refs[q.Flow], q, true)
 			}
 			if !c.step() {
 				m.drop(c)
@@ -83,6 +91,45 @@ func (m *merger) add(f *Fold, b *pb.PacketBatch, name uint32) {
 		}
 	}
 	m.push(c)
+}
+
+// foldNow folds what is left of a batch whose times are not believed, with the watermark as its time.
+func (m *merger) foldNow(f *Fold, c *cursor) {
+	if c.decoded == nil && !m.decode(f, c) {
+		return
+	}
+	for more := true; more; more = c.step() {
+		p := &c.batch.Packets[c.next]
+		p.Time = f.watermark
+		f.counts[Late]++
+		f.packet(&c.refs[p.Flow], p, true)
+	}
+	m.drop(c)
+}
+
+// distrust folds what waits of a collector whose clock has turned out to be off.
+func (m *merger) distrust(f *Fold, name uint32) {
+	if f.watermark == math.MinInt64 {
+		return
+	}
+	var out []*cursor
+	kept := m.heap[:0]
+	for _, c := range m.heap {
+		if c.name == name {
+			out = append(out, c)
+		} else {
+			kept = append(kept, c)
+		}
+	}
+	clear(m.heap[len(kept):])
+	m.heap = m.heap[:0]
+	for _, c := range kept {
+		m.push(c)
+	}
+	slices.SortFunc(out, func(a, b *cursor) int { return compare(a.offset, b.offset) })
+	for _, c := range out {
+		m.foldNow(f, c)
+	}
 }
 
 // decode makes the packets of a batch ready to be walked through. A batch that does not decode, or holds a
@@ -94,8 +141,8 @@ func (m *merger) decode(f *Fold, c *cursor) bool {
 	} else {
 		c.decoded = new(decoded)
 	}
-	err := c.read()
-	if err == nil && (len(c.batch.Packets) == 0 || c.batch.Packets[0].Time < c.time) {
+	future, err := c.read()
+	if err == nil && (len(c.batch.Packets) == 0 || c.batch.Packets[0].Time < max(0, c.time)) {
 		err = fmt.Errorf("%w: no packet, or one older than the batch says", batch.ErrCorrupt)
 	}
 	if err != nil {
@@ -104,6 +151,7 @@ func (m *merger) decode(f *Fold, c *cursor) bool {
 		m.drop(c)
 		return false
 	}
+	f.counts[InFuture] += future
 	c.time = c.batch.Packets[0].Time
 	c.refs = slices.Grow(c.refs[:0], len(c.batch.Flows))[:len(c.batch.Flows)]
 	for i := range c.batch.Flows {
@@ -112,13 +160,20 @@ func (m *merger) decode(f *Fold, c *cursor) bool {
 	return true
 }
 
-// read decodes the batch and sorts its packets by time.
-func (c *cursor) read() error {
-	err := c.batch.Decode(c.columns)
-	if err == nil && !c.batch.Sorted {
-		slices.SortStableFunc(c.batch.Packets, func(a, b packet.Packet) int { return compare(a.Time, b.Time) })
+// read decodes the batch, sorts its packets by time, and bounds times that had not come. It returns how many.
+func (c *cursor) read() (future uint64, err error) {
+	if err := c.batch.Decode(c.columns); err != nil {
+		return 0, err
 	}
-	return err
+	ps := c.batch.Packets
+	if !c.batch.Sorted {
+		slices.SortStableFunc(ps, func(a, b packet.Packet) int { return compare(a.Time, b.Time) })
+	}
+	for i := len(ps) - 1; i >= 0 && ps[i].Time > c.latest; i-- {
+		ps[i].Time = c.latest
+		future++
+	}
+	return future, nil
 }
 
 // step goes to the next packet and says whether there is one.

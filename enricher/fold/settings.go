@@ -14,6 +14,9 @@ type Settings struct {
 	CopyDelay time.Duration
 	// Retire is the log time without a word after which a producer holds the watermark no more.
 	Retire time.Duration
+	// MaxClockSkew is how far a producer's clock may be from the others'. Beyond it the producer neither moves nor
+	// holds the watermark, and the times of its packets are not believed.
+	MaxClockSkew time.Duration
 
 	// A conversation ends when it was idle for this long.
 	TCPIdle, TCPHalfOpenIdle, UDPIdle, ICMPIdle, OtherIdle time.Duration
@@ -58,6 +61,7 @@ func DefaultSettings() Settings {
 		LateLimit:       2 * time.Minute,
 		CopyDelay:       time.Second,
 		Retire:          10 * time.Second,
+		MaxClockSkew:    5 * time.Second,
 		TCPIdle:         time.Hour,
 		TCPHalfOpenIdle: time.Minute,
 		UDPIdle:         time.Minute,

@@ -125,6 +125,12 @@ func (f *Fold) code(c *coder) {
 	num(c, &f.owner)
 	num(c, &f.ownerClock)
 	flag(c, &f.ticked)
+	num(c, &f.ownerOffset)
+	flag(c, &f.heardOwner)
+	num(c, &f.words)
+	flag(c, &f.disputed)
+	num(c, &f.disputedSince)
+	list(c, &f.skewed, maxSkewed, func(c *coder, s *Skewed) { s.code(c) })
 	num(c, &f.offset)
 	num(c, &f.serial)
 	num(c, &f.now)
@@ -156,7 +162,7 @@ func (f *Fold) code(c *coder) {
 func (s *Settings) code(c *coder) {
 	num(c, &s.Partitions)
 	for _, d := range []*time.Duration{
-		&s.LateLimit, &s.CopyDelay, &s.Retire,
+		&s.LateLimit, &s.CopyDelay, &s.Retire, &s.MaxClockSkew,
 		&s.TCPIdle, &s.TCPHalfOpenIdle, &s.UDPIdle, &s.ICMPIdle, &s.OtherIdle, &s.FinalAfter, &s.Linger, &s.Rollover,
 		&s.FirstVersion, &s.VersionEvery, &s.Freeze, &s.FragmentTimeout,
 	} {
@@ -177,7 +183,20 @@ func (p *producer) code(c *coder) {
 	num(c, &p.watermark)
 	num(c, &p.spoke)
 	flag(c, &p.live)
+	flag(c, &p.clocked)
+	flag(c, &p.skewed)
+	flag(c, &p.suspect)
+	flag(c, &p.judged)
+	num(c, &p.word)
+	num(c, &p.offset)
+	num(c, &p.ahead)
 	list(c, &p.offsets, math.MaxInt32, num[int64])
+}
+
+func (s *Skewed) code(c *coder) {
+	c.string(&s.Collector)
+	num(c, &s.Batches)
+	num(c, &s.Ahead)
 }
 
 func (t *taps) code(c *coder) {
@@ -261,6 +280,7 @@ func (k *cursor) code(c *coder, f *Fold) {
 	c.bytes(&k.columns, record.MaxBytes)
 	c.time(&k.time)
 	num(c, &k.offset)
+	num(c, &k.latest)
 	below(c, &k.name, c.names)
 	walked := k.decoded != nil
 	flag(c, &walked)
@@ -275,7 +295,7 @@ func (k *cursor) code(c *coder, f *Fold) {
 	num(c, &serial)
 	if c.loading {
 		k.decoded = new(decoded)
-		if err := k.read(); err != nil || k.next < 0 || k.next >= len(k.batch.Packets) || k.batch.Packets[k.next].Time != k.time {
+		if _, err := k.read(); err != nil || k.next < 0 || k.next >= len(k.batch.Packets) || k.batch.Packets[k.next].Time != k.time {
 			c.fail("a batch that waits: packet %d, %v", k.next, err)
 			return
 		}

@@ -49,6 +49,8 @@ var derived = map[string]string{
 	"path.vlans":           "the lists are saved as such",
 	"path.outerPorts":      "the lists are saved as such",
 	"ref.s":                "found by the key",
+	"ref.strange":          "the flow; what is strange is not kept",
+	"Fold.clocks":          "scratch",
 	"copies.tail":          "head and the number of sightings",
 	"copies.asked":         "of the packet being folded",
 	"copies.buckets":       "ring",
@@ -218,7 +220,7 @@ func (w *walker) differs(name string) {
 func TestLoadedStateIsTheSame(t *testing.T) {
 	f := lived(t)
 	base := saved(t, f)
-	g, older, err := Load(bytes.NewReader(base), 0, newBench(t, nil))
+	g, older, err := Load(bytes.NewReader(base), home, newBench(t, nil))
 	if err != nil || older {
 		t.Fatal(older, err)
 	}
@@ -234,22 +236,22 @@ func TestLoadRefuses(t *testing.T) {
 	base := saved(t, lived(t))
 	var version *record.VersionError
 	newer := append([]byte{SnapshotVersion + 1}, base[1:]...)
-	if _, _, err := Load(bytes.NewReader(newer), 0, nil); !errors.As(err, &version) {
+	if _, _, err := Load(bytes.NewReader(newer), home, nil); !errors.As(err, &version) {
 		t.Errorf("a newer form: %v", err)
 	}
 	newer = append([]byte{base[0], Version + 1}, base[2:]...)
-	if _, _, err := Load(bytes.NewReader(newer), 0, nil); !errors.As(err, &version) {
+	if _, _, err := Load(bytes.NewReader(newer), home, nil); !errors.As(err, &version) {
 		t.Errorf("a newer fold: %v", err)
 	}
 	if _, _, err := Load(bytes.NewReader(base), 1, nil); !errors.Is(err, ErrSnapshot) {
 		t.Errorf("another partition's: %v", err)
 	}
 	for n := range len(base) {
-		if _, _, err := Load(bytes.NewReader(base[:n]), 0, nil); !errors.Is(err, ErrSnapshot) {
+		if _, _, err := Load(bytes.NewReader(base[:n]), home, nil); !errors.Is(err, ErrSnapshot) {
 			t.Fatalf("cut at %d: %v", n, err)
 		}
 	}
-	if _, _, err := Load(bytes.NewReader(append(base, 0)), 0, nil); !errors.Is(err, ErrSnapshot) {
+	if _, _, err := Load(bytes.NewReader(append(base, 0)), home, nil); !errors.Is(err, ErrSnapshot) {
 		t.Errorf("longer: %v", err)
 	}
 }
@@ -261,7 +263,7 @@ func FuzzLoad(f *testing.F) {
 		if len(b) > 2 {
 			b[0], b[1] = SnapshotVersion, Version
 		}
-		g, _, err := Load(bytes.NewReader(b), 0, new(nothing))
+		g, _, err := Load(bytes.NewReader(b), home, new(nothing))
 		if err != nil {
 			return
 		}

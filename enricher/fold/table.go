@@ -221,10 +221,41 @@ func (f *Fold) describe(r *ref, fl *packet.Flow, name uint32) {
 	if !low {
 		r.side = high
 	}
+	r.strange = session.Partition(tenant, &fl.Src, &fl.Dst, f.set.Partitions) != f.partition
+}
+
+// maxLength is the largest length in bytes that a packet may claim: what the segmentation of network cards
+// joins is far below it.
+const maxLength = 1 << 20
+
+// sound says whether a packet may be folded, and counts it if not: it has to belong to the partition, and its
+// lengths must fit each other. (That the payload is no longer than the packet is the codec's to check.)
+func (f *Fold) sound(r *ref, p *packet.Packet) bool {
+	if r.strange || r.shared {
+		strange := r.strange
+		if r.shared && len(p.Head) > 0 && p.Fragment == 0 {
+			if src, dst, _, _, _, ok := packet.Quote(p.Head); ok {
+				strange = session.Partition(r.key.Tenant, &src, &dst, f.set.Partitions) != f.partition
+			}
+		}
+		if strange {
+			f.counts[OtherPartition]++
+			return false
+		}
+	}
+	if p.Length > maxLength || len(p.Data) > int(p.Payload) || len(p.Head) > packet.HeadBytes ||
+		p.Fragment != 0 && uint32(p.FragmentOffset)+p.Payload > math.MaxUint16 {
+		f.counts[Inconsistent]++
+		return false
+	}
+	return true
 }
 
 // packet folds one packet.
 func (f *Fold) packet(r *ref, p *packet.Packet, late bool) {
+	if !f.sound(r, p) {
+		return
+	}
 	if sighted, copied := f.copies.second(&f.taps, r, p, int64(f.set.CopyDelay)); copied {
 		f.copied(sighted, r, p)
 		return

@@ -35,7 +35,7 @@ func numbersOf(t testing.TB) *delivery.Numbers {
 
 func newStream(t testing.TB, change func(*Config)) (*Stream, *[][]byte) {
 	out := new([][]byte)
-	c := Config{Partition: 3, Epoch: epoch, Fold: fold.DefaultSettings(), Output: DefaultSettings(), Emit: func(_ uint64, v []byte) error {
+	c := Config{Partition: 0, Epoch: epoch, Fold: fold.DefaultSettings(), Output: DefaultSettings(), Emit: func(_ uint64, v []byte) error {
 		*out = append(*out, v)
 		return nil
 	}}

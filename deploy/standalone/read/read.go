@@ -248,9 +248,8 @@ func (r *reader) start(clock int64) {
 // watermark is the time before which no packet will arrive any more.
 func (r *reader) watermark() int64 { return r.now - int64(r.options.Jitter) - maxBack }
 
-// append puts a batch on the log.
+// append puts a batch on the log. It bears no clock: all collectors have the file's, which leaps.
 func (r *reader) append(partition int, b *pb.PacketBatch) {
-	b.Clock = r.now
 	if err := r.log.append(partition, &pb.PacketsRecord{Body: &pb.PacketsRecord_Batch{Batch: b}}); err != nil && r.err == nil {
 		r.err = err
 	}

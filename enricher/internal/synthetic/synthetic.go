@@ -81,7 +81,7 @@ func Write(o Options) *Log {
 		sequence[partition][collector]++
 		b := &pb.PacketBatch{
 			Kind: kind, Producer: Collectors[collector], Incarnation: 1, Sequence: sequence[partition][collector],
-			Watermark: watermark, Clock: at, Partitions: uint32(o.Partitions),
+			Watermark: watermark, Clock: max(at, watermark), Partitions: uint32(o.Partitions),
 		}
 		if e != nil && e.Len() > 0 {
 			b.Packets, b.Columns = uint32(e.Len()), e.Seal(batch.S2)
