@@ -80,6 +80,10 @@ func (p *partition) count() {
 // did it first.
 func (p *partition) uncounted() {
 	p.folded, p.put = p.stream.Fold().Counts(), p.stream.Counts()
+	p.skewed = p.skewed[:0]
+	for _, s := range p.stream.Fold().Skewed() {
+		p.skewed = append(p.skewed, s.Batches)
+	}
 	p.gauge()
 }
 

@@ -67,6 +67,7 @@ const (
 	InFuture                       // packets captured later than their batch was sent: given the latest time that its clock allows
 	Inconsistent                   // packets whose lengths contradict each other
 	OtherPartition                 // packets between addresses of another partition
+	BatchesShed                    // batches whose collector had shed packets since the one before
 	numReasons
 )
 
@@ -75,7 +76,7 @@ var reasonNames = [numReasons]string{
 	"producers_retired", "stale_control_records", "second_copies", "fragments_without_first", "datagrams_evicted",
 	"datagrams_malformed", "sessions_evicted", "packets_folded", "sessions_begun", "icmp_quotes_unmatched",
 	"watermark_forced", "skewed_batches", "watermarks_ahead_of_clock", "packets_in_future", "packets_inconsistent",
-	"packets_of_other_partitions",
+	"packets_of_other_partitions", "batches_after_shedding",
 }
 
 // String is the reason as it stands in metrics and in pipeline_stats.
@@ -111,6 +112,7 @@ type Fold struct {
 	merge     merger
 	copies    copies
 	fragments fragments
+	sheds     sheds
 	payload   payloadLog
 	table     table
 	timers    timers
@@ -308,6 +310,9 @@ func (f *Fold) batch(b *pb.PacketBatch) error {
 			f.counts[WatermarkAhead]++
 		}
 	}
+	if b.ShedThreshold != 0 {
+		f.shed(p, p.watermark, promised, b.ShedThreshold)
+	}
 	if p.skewed {
 		f.noteSkewed(p)
 	} else {
@@ -424,9 +429,12 @@ func (f *Fold) elapse(t int64) {
 	if t <= f.now {
 		return
 	}
-	for f.timers.due() < t || f.fragments.due < t {
+	for f.timers.due() < t || f.fragments.due < t || f.sheds.due() < t {
 		// Whatever the steps in which event time goes on, things are done in the order of their times.
-		if f.fragments.due <= f.timers.due() {
+		if due := f.sheds.due(); due <= f.timers.due() && due <= f.fragments.due {
+			f.now = max(f.now, due)
+			f.sheds.begin()
+		} else if f.fragments.due <= f.timers.due() {
 			f.now = max(f.now, f.fragments.due)
 			f.giveUp(f.fragments.head)
 		} else {
@@ -441,6 +449,9 @@ func (f *Fold) elapse(t int64) {
 // end folds what waits, and closes every session.
 func (f *Fold) end() {
 	f.merge.run(f, math.MaxInt64)
+	for len(f.sheds.pending) > 0 {
+		f.sheds.begin()
+	}
 	f.watermark = max(f.watermark, f.now)
 	for f.fragments.head != nil {
 		f.giveUp(f.fragments.head)

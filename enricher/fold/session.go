@@ -54,10 +54,11 @@ type Session struct {
 
 	icmpErrors, late, duplicates uint64
 	version                      uint32
-	timer                        int32 // place in the heap of timers, plus one
-	opener                       uint8 // who sent the first packet
-	src                          uint8 // once frozen, and in the bookings made
-	begun                        bool  // counted in a minute
+	timer                        int32  // place in the heap of timers, plus one
+	sampled                      uint32 // once final, see whole
+	opener                       uint8  // who sent the first packet
+	src                          uint8  // once frozen, and in the bookings made
+	begun                        bool   // counted in a minute
 	frozen                       bool
 	dirty                        bool // changed since the last version
 	final                        bool
@@ -307,6 +308,7 @@ func (s *Session) Row(d *columns.Session) {
 	d.History = s.history.text(src, src != s.opener)
 	d.CloseReason, d.IsFinal, d.Version = closeReasons[s.reason], s.final, s.version
 	d.ICMPErrors, d.LatePackets, d.DuplicatePackets = s.icmpErrors, s.late, s.duplicates
+	d.Sampled = s.share()
 	f := s.fold
 	path := s.path.lists()
 	for _, t := range path.taps {

@@ -155,6 +155,8 @@ func (f *Fold) code(c *coder) {
 			f.producers[p.key] = p
 		}
 	}
+	list(c, &f.sheds.pending, maxSheds, func(c *coder, g *shed) { g.code(c) })
+	list(c, &f.sheds.seen, maxSheds, func(c *coder, g *shed) { g.code(c) })
 	f.copies.code(c)
 	f.merge.code(c, f)
 }
@@ -197,6 +199,12 @@ func (s *Skewed) code(c *coder) {
 	c.string(&s.Collector)
 	num(c, &s.Batches)
 	num(c, &s.Ahead)
+}
+
+func (g *shed) code(c *coder) {
+	num(c, &g.from)
+	num(c, &g.to)
+	num(c, &g.threshold)
 }
 
 func (t *taps) code(c *coder) {
@@ -329,6 +337,7 @@ func (s *Session) code(c *coder) {
 	num(c, &s.late)
 	num(c, &s.duplicates)
 	num(c, &s.version)
+	num(c, &s.sampled)
 	below(c, &s.opener, 2)
 	below(c, &s.src, 2)
 	flag(c, &s.begun)

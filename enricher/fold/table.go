@@ -515,6 +515,7 @@ func (f *Fold) close(s *Session, why closeReason) {
 
 // finish makes a closed session final at time at.
 func (f *Fold) finish(s *Session, at int64) {
+	s.sampled = s.whole()
 	s.final, s.finalAt = true, at
 	f.emit(s)
 }

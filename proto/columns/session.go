@@ -263,7 +263,7 @@ var Sessions = newTable(pb.Rows_SESSIONS, "sessions", []Column[Session]{
 	counter("late_packets", "Packets that came behind the watermark and were still counted", "packets", fold, "0",
 		func(s *Session) *uint64 { return &s.LatePackets }),
 	{Info{Name: "sampled", ClickHouse: "Float64", Codec: packed, Source: "collector", Example: "1",
-		Meaning: "Share of packets kept: 1 unless packets were shed or sampled"},
+		Meaning: "Below 1 where packets of the session may have been shed for lack of memory: the share of all sessions that were kept whole at the worst time of its life; else 1"},
 		fraction(func(s *Session) *float64 { return &s.Sampled })},
 
 	counter("duplicate_packets", "Second copies of packets, from another tap point; counted nowhere else", "packets", fold, "27",
