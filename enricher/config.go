@@ -61,7 +61,7 @@ type FoldConfig struct {
 	Freeze          time.Duration `yaml:"freeze" doc:"Age from which src, dst and application of a session do not change any more."`
 	FragmentTimeout time.Duration `yaml:"fragment_timeout" doc:"How far apart the fragments of a datagram may be."`
 	MaxDatagrams    int           `yaml:"max_datagrams" doc:"Datagrams that may wait for fragments, a partition. Beyond it the oldest is given up."`
-	MaxSessions     int           `yaml:"max_sessions" doc:"Sessions in memory, a partition, of some 500 bytes each. Beyond it half-open ones are closed first, then the oldest."`
+	MaxSessions     int           `yaml:"max_sessions" doc:"Sessions in memory, a partition, of some 500 bytes each. Beyond it the oldest that nobody has answered is closed first, half-open ones among them."`
 	MaxWaiting      int           `yaml:"max_waiting_bytes" doc:"Batches that may wait for slower collectors, a partition. Beyond it their packets are late."`
 	PayloadLog      int           `yaml:"payload_log_bytes" doc:"Sampled payload that is kept, a partition, to compare what is sent again with."`
 	Packets         bool          `yaml:"packets" doc:"Whether a row is written for each packet."`

@@ -355,3 +355,12 @@ func marshalTick(t *testing.T, clock int64) []byte {
 	}
 	return v
 }
+
+func endOfInput(t *testing.T) []byte {
+	t.Helper()
+	v, err := record.MarshalPackets(&pb.PacketsRecord{Body: &pb.PacketsRecord_EndOfInput{EndOfInput: &pb.EndOfInput{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}

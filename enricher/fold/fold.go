@@ -289,6 +289,9 @@ func (f *Fold) batch(b *pb.PacketBatch) error {
 		return f.undecodable(errors.New("batch with an impossible time"))
 	}
 	p := f.producer(b)
+	if p == nil {
+		return f.undecodable(errors.New("batch of a producer without a name, or of one too many"))
+	}
 	if b.Sequence <= p.sequence {
 		f.counts[RepeatedBatch]++
 		return nil
@@ -332,7 +335,13 @@ func (f *Fold) batch(b *pb.PacketBatch) error {
 	return f.broken()
 }
 
-// producer returns the producer that wrote b. A new incarnation takes the place of earlier ones, which are
+// A name of a collector has at most maxName bytes; maxNames are known at most.
+const (
+	maxName  = 255
+	maxNames = 1 << 14
+)
+
+// producer returns the producer that wrote b, nil where its name cannot be. A new incarnation takes the place of earlier ones, which are
 // remembered so that a batch of theirs that is written again is known.
 func (f *Fold) producer(b *pb.PacketBatch) *producer {
 	k := producerKey{b.Producer, b.Incarnation}
@@ -341,6 +350,9 @@ func (f *Fold) producer(b *pb.PacketBatch) *producer {
 	}
 	name, ok := f.nameIndex[b.Producer]
 	if !ok {
+		if len(b.Producer) < 1 || len(b.Producer) > maxName || len(f.names) == maxNames {
+			return nil
+		}
 		name = uint32(len(f.names))
 		f.names = append(f.names, b.Producer)
 		f.nameIndex[b.Producer] = name

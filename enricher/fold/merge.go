@@ -18,7 +18,7 @@ import (
 type merger struct {
 	heap    []*cursor // by time of the next packet
 	free    []*decoded
-	waiting int // bytes of the batches
+	waiting int // bytes of the batches, and of what is kept beside each
 	group   []item
 	done    []*cursor // walked through, their last packets being folded
 	broken  []error
@@ -35,6 +35,9 @@ type cursor struct {
 	latest   int64  // packets captured later claim a time that had not come when the batch was sent
 	name     uint32 // collector
 }
+
+// cursorBytes is what a batch that waits takes beside its columns: batches may be small, and many.
+const cursorBytes = 128
 
 // decoded is a batch that is walked through. There are few at a time, and they are used again: they stay in the
 // processor's caches.
@@ -67,7 +70,7 @@ type item struct {
 // producer whose clock is off.
 func (m *merger) add(f *Fold, b *pb.PacketBatch, p *producer, latest int64) {
 	c := &cursor{columns: b.Columns, time: min(b.Oldest, latest), offset: f.offset, latest: latest, name: p.name}
-	m.waiting += len(c.columns)
+	m.waiting += len(c.columns) + cursorBytes
 	if p.skewed && f.watermark != math.MinInt64 {
 		m.foldNow(f, c)
 		return
@@ -187,7 +190,7 @@ func (c *cursor) step() bool {
 }
 
 func (m *merger) drop(c *cursor) {
-	m.waiting -= len(c.columns)
+	m.waiting -= len(c.columns) + cursorBytes
 	c.columns = nil
 	if len(m.free) < 2 {
 		m.free = append(m.free, c.decoded)

@@ -37,7 +37,7 @@ type Settings struct {
 	FragmentTimeout time.Duration
 	// MaxDatagrams is how many datagrams may wait for fragments; beyond it the oldest is given up.
 	MaxDatagrams int
-	// MaxSessions is how many sessions are kept; beyond it half-open ones go first, then the oldest.
+	// MaxSessions is how many sessions are kept; beyond it the oldest that nobody has answered goes first.
 	MaxSessions int
 
 	// MaxWaiting is how many bytes of batches may wait for the watermark. Beyond it the watermark goes on without

@@ -279,7 +279,7 @@ func (m *merger) code(c *coder, f *Fold) {
 		}
 		m.heap[i].code(c, f)
 		if c.loading {
-			m.waiting += len(m.heap[i].columns)
+			m.waiting += len(m.heap[i].columns) + cursorBytes
 		}
 	}
 }

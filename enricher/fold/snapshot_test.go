@@ -33,6 +33,7 @@ var derived = map[string]string{
 	"table.buckets":        "the sessions in their order",
 	"table.keys":           "the sessions in their order",
 	"table.first":          "saved as a list; the test goes on with its sessions",
+	"table.unanswered":     "what is answered stays so",
 	"table.last":           "the sessions in their order",
 	"table.count":          "the sessions in their order",
 	"merger.free":          "spare",

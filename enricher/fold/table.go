@@ -12,6 +12,7 @@ type table struct {
 	buckets     []*Session // newest session of each key, chained
 	keys        int
 	first, last *Session
+	unanswered  *Session // all before it are answered
 	count       int
 }
 
@@ -41,6 +42,9 @@ func (t *table) add(s, older *Session) {
 		t.first = s
 	}
 	t.last = s
+	if t.unanswered == nil {
+		t.unanswered = s
+	}
 	t.count++
 }
 
@@ -55,6 +59,9 @@ func (t *table) remove(s *Session) {
 	}
 	if s.older != nil {
 		s.older.newer = s.newer
+	}
+	if t.unanswered == s {
+		t.unanswered = s.next
 	}
 	if s.prev != nil {
 		s.prev.next = s.next
@@ -401,19 +408,36 @@ func (f *Fold) begin(r *ref, p *packet.Packet) *Session {
 	return s
 }
 
-// evict closes the oldest half-open session among the oldest few, or else the oldest.
+// evict closes the oldest session that nobody has answered: half-open ones, scans, what is sent to nobody, or
+// sent from forged addresses. Where there is none, it closes the one that was idle for longest among the oldest.
 func (f *Fold) evict() {
-	const few = 64
-	victim := f.table.first
-	for s, n := victim, 0; s != nil && n < few; s, n = s.next, n+1 {
-		if s.halfOpen() {
-			victim = s
-			break
+	victim := f.table.oldestUnanswered()
+	if victim == nil {
+		const oldest = 64
+		victim = f.table.first
+		for s, n := victim.next, 1; s != nil && n < oldest; s, n = s.next, n+1 {
+			if s.last < victim.last {
+				victim = s
+			}
 		}
 	}
 	f.counts[SessionsEvicted]++
 	f.close(victim, closeEvicted)
 	f.settle(victim, f.now)
+}
+
+// answered says whether both sides have spoken and, of TCP, have gone beyond SYN, SYN-ACK and RST. It stays so.
+func (s *Session) answered() bool {
+	return s.ends[low].packets > 0 && s.ends[high].packets > 0 && (s.key.Protocol != packet.ProtoTCP || s.handshake.has(sawMore))
+}
+
+// oldestUnanswered is the session created first that is not answered, nil without any. Those before it have been
+// looked at, and are not looked at again.
+func (t *table) oldestUnanswered() *Session {
+	for t.unanswered != nil && t.unanswered.answered() {
+		t.unanswered = t.unanswered.next
+	}
+	return t.unanswered
 }
 
 // schedule notes that the session changed at time t and sets its timer.
