@@ -23,6 +23,7 @@ import (
 	"github.com/tapweave/tapweave/collector/publish"
 	"github.com/tapweave/tapweave/collector/sample"
 	"github.com/tapweave/tapweave/collector/scheduledevents"
+	"github.com/tapweave/tapweave/collector/source/afpacket"
 	"github.com/tapweave/tapweave/collector/source/udp"
 	"github.com/tapweave/tapweave/proto/pb"
 	"github.com/tapweave/tapweave/proto/record"
@@ -39,10 +40,24 @@ type Source interface {
 	Close() error
 }
 
+// input is a source, and what its datagrams begin with.
+type input struct {
+	Source
+	form form
+}
+
+type form uint8
+
+const (
+	inVXLAN form = iota
+	inGENEVE
+	bare // a frame
+)
+
 // Dependencies of a collector.
 type Dependencies struct {
 	Log *slog.Logger
-	// Sources, if any, are read instead of UDP sockets, by a worker each.
+	// Sources, if any, are read instead of sockets, by a worker each. Their datagrams are VXLAN.
 	Sources []Source
 	// Reloads are requests to read the allow-lists anew, from what load returns.
 	Reloads <-chan func() (Config, error)
@@ -64,9 +79,10 @@ type Collector struct {
 	drain     chan struct{} // closed when it is to drain
 	drainOnce sync.Once
 
-	sources []Source
-	address string
-	opened  int64 // before the sources were, nanoseconds since the Unix epoch
+	inputs  []input
+	address string // of VXLAN
+	geneve  string // of GENEVE
+	opened  int64  // before the sources were, nanoseconds since the Unix epoch
 
 	kafka     *kafka.Client
 	publisher *publish.Publisher
@@ -85,8 +101,11 @@ const (
 func New(c Config, d Dependencies) *Collector {
 	k := &Collector{
 		config: c, log: d.Log.With("service", "collector", "name", c.Name), registry: admin.NewRegistry(),
-		ready: admin.NewReadiness(conditionTopics, conditionPartitions), sources: d.Sources, reloads: d.Reloads,
+		ready: admin.NewReadiness(conditionTopics, conditionPartitions), reloads: d.Reloads,
 		drain: make(chan struct{}),
+	}
+	for _, s := range d.Sources {
+		k.inputs = append(k.inputs, input{s, inVXLAN})
 	}
 	k.limited = logging.NewLimited(k.log)
 	k.admin = admin.New(c.Admin, k.log, k.registry, k.ready)
@@ -117,28 +136,65 @@ func (c *Collector) Listen() error {
 			return err
 		}
 	}
-	if len(c.sources) == 0 {
-		workers := c.config.Workers
-		if workers == 0 {
-			workers = runtime.GOMAXPROCS(0)
-		}
-		sockets, err := udp.Listen(udp.Config{Address: c.config.Listen, Sockets: workers, ReceiveBytes: c.config.ReceiveBytes}, c.log)
-		if err != nil {
+	if len(c.inputs) == 0 {
+		if err := c.open(); err != nil {
+			c.closeInputs()
 			c.admin.Close()
 			return err
-		}
-		if a, err := sockets[0].Addr(); err == nil {
-			c.address = a.String()
-		}
-		for _, s := range sockets {
-			c.sources = append(c.sources, s)
 		}
 	}
 	c.opened = opened
 	return nil
 }
 
-// Addr is the UDP address that Listen has taken.
+// open takes the sockets.
+func (c *Collector) open() error {
+	workers := c.config.Workers
+	if workers == 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	listen := func(address string, form form) (string, error) {
+		sockets, err := udp.Listen(udp.Config{Address: address, Sockets: workers, ReceiveBytes: c.config.ReceiveBytes}, c.log)
+		for _, s := range sockets {
+			c.inputs = append(c.inputs, input{s, form})
+		}
+		if err != nil {
+			return "", err
+		}
+		at, err := sockets[0].Addr()
+		return at.String(), err
+	}
+	var err error
+	if c.config.Listen != "" {
+		if c.address, err = listen(c.config.Listen, inVXLAN); err != nil {
+			return err
+		}
+	}
+	if c.config.ListenGENEVE != "" {
+		if c.geneve, err = listen(c.config.ListenGENEVE, inGENEVE); err != nil {
+			return err
+		}
+	}
+	if c.config.Interface != "" {
+		sockets, err := afpacket.Listen(afpacket.Config{Interface: c.config.Interface, Sockets: workers, RingBytes: c.config.ReceiveBytes})
+		if err != nil {
+			return err
+		}
+		for _, s := range sockets {
+			c.inputs = append(c.inputs, input{s, bare})
+		}
+	}
+	return nil
+}
+
+func (c *Collector) closeInputs() {
+	for _, s := range c.inputs {
+		s.Close()
+	}
+	c.inputs = nil
+}
+
+// Addr is the UDP address that Listen has taken for VXLAN.
 func (c *Collector) Addr() string { return c.address }
 
 // AdminAddr is the address of /readyz that Listen has taken, "" if none.
@@ -165,9 +221,7 @@ func (c *Collector) Run(ctx context.Context) error {
 		return err
 	}
 	defer func() {
-		for _, s := range c.sources {
-			s.Close()
-		}
+		c.closeInputs()
 		c.admin.Close()
 	}()
 	config := c.config.Kafka
@@ -227,7 +281,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	}
 
 	incarnation := uint64(time.Now().UnixNano())
-	batchers := batcher.New(c.config.batcher(incarnation), len(c.sources), c.publisher.Emit)
+	batchers := batcher.New(c.config.batcher(incarnation), len(c.inputs), c.publisher.Emit)
 	batchers[0].Hello(c.opened - settle)
 	topics := make(chan struct{}) // closed when they are there
 	published := make(chan struct{})
@@ -249,7 +303,7 @@ func (c *Collector) Run(ctx context.Context) error {
 
 	stop := make(chan struct{})
 	var workers sync.WaitGroup
-	for i, s := range c.sources {
+	for i, s := range c.inputs {
 		w := c.newWorker(s, batchers[i], decode.New(decoder), sample.New(sampling), stop)
 		workers.Go(func() {
 			if err := w.run(life); err != nil {
@@ -257,7 +311,7 @@ func (c *Collector) Run(ctx context.Context) error {
 			}
 		})
 	}
-	c.log.Info("collecting", "listen", c.address, "workers", len(c.sources), "partitions", c.config.Partitions, "admin", c.admin.Addr())
+	c.log.Info("collecting", "listen", c.address, "listen_geneve", c.geneve, "interface", c.config.Interface, "workers", len(c.inputs), "partitions", c.config.Partitions, "admin", c.admin.Addr())
 
 	select {
 	case <-ctx.Done():

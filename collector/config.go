@@ -23,8 +23,10 @@ import (
 // Config of a collector.
 type Config struct {
 	Name         string                 `yaml:"name" doc:"Name of this collector, another for each. It stands in the sessions' column collectors."`
-	Listen       string                 `yaml:"listen" doc:"UDP address of the mirrored packets, HOST:PORT. Without a host: IPv4 and IPv6."`
-	Workers      int                    `yaml:"workers" doc:"Receiving workers, each with a socket of its own. 0: one a core."`
+	Listen       string                 `yaml:"listen" doc:"UDP address of the mirrored packets in VXLAN, HOST:PORT. Without a host: IPv4 and IPv6. Empty: none."`
+	ListenGENEVE string                 `yaml:"listen_geneve" doc:"UDP address of mirrored packets in GENEVE, usually :6081: AWS's gateway load balancers send it. Empty: none."`
+	Interface    string                 `yaml:"interface" doc:"Network interface whose frames are taken as they are, for mirrors without a tunnel (a SPAN port, GCP packet mirroring). Needs CAP_NET_RAW. Empty: none."`
+	Workers      int                    `yaml:"workers" doc:"Receiving workers for each of listen, listen_geneve and interface, each with a socket of its own. 0: one a core."`
 	ReceiveBytes int                    `yaml:"receive_buffer_bytes" doc:"Buffer of each socket in the kernel. It bridges pauses of the process."`
 	Partitions   int                    `yaml:"partitions" doc:"P, the partitions of tapweave.packets. The same in every service. Sessions that are open when it changes are cut."`
 	Linger       time.Duration          `yaml:"linger" doc:"How long packets wait for others before they are published."`
@@ -58,8 +60,8 @@ type Sampling struct {
 
 // Allow says who may send. What is refused is counted by reason: source, vni.
 type Allow struct {
-	Sources []string `yaml:"sources" doc:"Prefixes of the addresses that may send (10.0.0.0/8, 2001:db8::/32): with vTAP those of the mirrored machines. None: all."`
-	VNIs    []uint32 `yaml:"vnis" doc:"Network identifiers that are taken. None: all."`
+	Sources []string `yaml:"sources" doc:"Prefixes of the addresses that may send VXLAN or GENEVE (10.0.0.0/8, 2001:db8::/32): with vTAP those of the mirrored machines. None: all."`
+	VNIs    []uint32 `yaml:"vnis" doc:"Network identifiers of the outermost tunnel that are taken. None: all."`
 }
 
 // Probe is what a load balancer asks.
@@ -69,10 +71,11 @@ type Probe struct {
 
 // Tunnels says what is unwrapped.
 type Tunnels struct {
-	MaxDepth   int               `yaml:"max_depth" doc:"How many tunnels inside each other are unwrapped, the mirror's own included. A packet with more is refused, and counted."`
-	VXLANPorts []uint16          `yaml:"vxlan_ports" doc:"UDP destination ports that carry VXLAN inside a mirrored packet."`
-	VNIScope   string            `yaml:"vni_scope" doc:"shared: one address space. isolated: each VNI is a tenant of its own. map: see tenants."`
-	Tenants    map[uint32]string `yaml:"tenants" doc:"With vni_scope map: VNI to tenant; others are the default tenant's."`
+	MaxDepth    int               `yaml:"max_depth" doc:"How many tunnels inside each other are unwrapped, the mirror's own included. A packet with more is refused, and counted."`
+	VXLANPorts  []uint16          `yaml:"vxlan_ports" doc:"UDP destination ports that carry VXLAN inside a mirrored packet."`
+	GENEVEPorts []uint16          `yaml:"geneve_ports" doc:"UDP destination ports that carry GENEVE inside a mirrored packet."`
+	VNIScope    string            `yaml:"vni_scope" doc:"shared: one address space. isolated: each VNI is a tenant of its own. map: see tenants."`
+	Tenants     map[uint32]string `yaml:"tenants" doc:"With vni_scope map: VNI to tenant; others are the default tenant's."`
 }
 
 // DefaultConfig returns the defaults.
@@ -90,7 +93,7 @@ func DefaultConfig() Config {
 		BatchBytes: b.MaxBytes, BatchPackets: b.MaxPackets,
 		DrainTime: 10 * time.Second, FlushTimeout: 10 * time.Second,
 		Sampling:    Sampling{Mode: "starts", Bytes: s.Bytes, PushedBytes: s.PushedBytes, Share: s.Share, Redact: s.Redact},
-		Tunnels:     Tunnels{MaxDepth: d.MaxDepth, VXLANPorts: d.VXLANPorts, VNIScope: "shared"},
+		Tunnels:     Tunnels{MaxDepth: d.MaxDepth, VXLANPorts: d.VXLANPorts, GENEVEPorts: d.GENEVEPorts, VNIScope: "shared"},
 		AzureEvents: scheduledevents.DefaultConfig(),
 		Topics:      kafka.DefaultTopicsConfig(),
 		Kafka:       kafka.DefaultConfig(),
@@ -104,8 +107,13 @@ func (c Config) Validate() error {
 	if c.Name == "" || len(c.Name) > 255 || !utf8.ValidString(c.Name) {
 		return errors.New("name: 1 to 255 bytes of UTF-8 are wanted")
 	}
-	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-		return fmt.Errorf("listen: %q is not HOST:PORT", c.Listen)
+	if c.Listen == "" && c.ListenGENEVE == "" && c.Interface == "" {
+		return errors.New("listen, listen_geneve, interface: none of them is set")
+	}
+	for key, address := range map[string]string{"listen": c.Listen, "listen_geneve": c.ListenGENEVE, "probe.listen": c.Probe.Listen} {
+		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
+			return fmt.Errorf("%s: %q is not HOST:PORT", key, address)
+		}
 	}
 	if c.Workers < 0 || c.Workers > 256 {
 		return fmt.Errorf("workers: %d is not between 0 and 256", c.Workers)
@@ -124,11 +132,6 @@ func (c Config) Validate() error {
 	}
 	if err := c.batcher(0).Validate(); err != nil {
 		return err
-	}
-	if c.Probe.Listen != "" {
-		if _, _, err := net.SplitHostPort(c.Probe.Listen); err != nil {
-			return fmt.Errorf("probe.listen: %q is not HOST:PORT", c.Probe.Listen)
-		}
 	}
 	if _, err := c.Allow.list(); err != nil {
 		return err
@@ -183,7 +186,7 @@ func (c Config) batcher(incarnation uint64) batcher.Configuration {
 
 func (c Config) decoder() (decode.Configuration, error) {
 	d := decode.DefaultConfiguration()
-	d.MaxDepth, d.VXLANPorts, d.Tenants = c.Tunnels.MaxDepth, c.Tunnels.VXLANPorts, c.Tunnels.Tenants
+	d.MaxDepth, d.VXLANPorts, d.GENEVEPorts, d.Tenants = c.Tunnels.MaxDepth, c.Tunnels.VXLANPorts, c.Tunnels.GENEVEPorts, c.Tunnels.Tenants
 	switch c.Tunnels.VNIScope {
 	case "shared":
 		d.Scope = decode.Shared

@@ -1,17 +1,20 @@
 package collector
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/tapweave/tapweave/proto/batch"
 	"github.com/tapweave/tapweave/service/kafka/kafkatest"
 )
 
@@ -135,6 +138,56 @@ func TestScheduledEvents(t *testing.T) {
 				t.Error(s)
 			}
 		})
+	}
+}
+
+// What comes in GENEVE from a gateway load balancer is unwrapped down to the mirrored packet, and its endpoint is told.
+func TestGENEVE(t *testing.T) {
+	config := testConfig(kafkatest.Config(t))
+	config.Listen, config.ListenGENEVE, config.Tunnels.VNIScope = "", "127.0.0.1:0", "isolated"
+	var log logbook
+	c, stop := begin(t, config, Dependencies{Log: newLog(&log)})
+	waitFor(t, "ready", func() bool { ok, _ := c.Ready(); return ok })
+	s, err := net.Dial("udp", c.geneve)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	mirror := vxlan(27, frames(t, "zeek__vlan-collisions.pcap")[0])
+	outer := []byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2, 0xd0, 0, 4789 >> 8, 4789 & 0xff, 0, 0, 0, 0}
+	binary.BigEndian.PutUint16(outer[2:], uint16(len(outer)+len(mirror)))
+	binary.BigEndian.PutUint16(outer[24:], uint16(8+len(mirror)))
+	header := []byte{3, 0, 0x08, 0, 0, 0, 0, 0, 0x01, 0x08, 1, 2, 1, 2, 3, 4, 5, 6, 7, 8}
+	for range 3 {
+		if _, err := s.Write(slices.Concat(header, outer, mirror)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "decoded", func() bool { return c.counters.Counter("decoded", "packets").Value() == 3 })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	packets := 0
+	for _, batches := range read(t, config.Kafka) {
+		for _, b := range batches {
+			if b.Packets == 0 {
+				continue
+			}
+			var p batch.Packets
+			if err := p.Decode(b.Columns); err != nil {
+				t.Fatal(err)
+			}
+			for _, q := range p.Packets {
+				f := &p.Flows[q.Flow]
+				if f.NCarriers != 2 || f.Carriers[0].Source.String() != "127.0.0.1" || f.Carriers[1].Source.String() != "10.9.0.1" || f.Carriers[1].VNI != 27 || f.Tenant != "vni-27" {
+					t.Errorf("%+v", f)
+				}
+				packets++
+			}
+		}
+	}
+	if packets != 3 || strings.Count(log.String(), "endpoint=0102030405060708") != 1 {
+		t.Errorf("%d packets\n%s", packets, log.String())
 	}
 }
 

@@ -2,11 +2,14 @@ package collector
 
 import (
 	"context"
+	"fmt"
 	"time"
 
+	"github.com/tapweave/tapweave/collector/allow"
 	"github.com/tapweave/tapweave/collector/batcher"
 	"github.com/tapweave/tapweave/collector/decode"
 	"github.com/tapweave/tapweave/collector/sample"
+	"github.com/tapweave/tapweave/collector/source/udp"
 	"github.com/tapweave/tapweave/proto/session"
 	"github.com/tapweave/tapweave/service/stats"
 )
@@ -19,6 +22,7 @@ const settle = int64(10 * time.Millisecond)
 type worker struct {
 	collector *Collector
 	source    Source
+	form      form
 	batcher   *batcher.Batcher
 	decoder   *decode.Decoder
 	sampler   *sample.Sampler
@@ -36,18 +40,21 @@ type worker struct {
 	decoded, kernel           *stats.Counter
 	shed, shedPayload         *stats.Counter
 	refusedSource, refusedVNI *stats.Counter
+	endpoints                 map[decode.Endpoint]bool
+	endpointsMet              *stats.Counter
 	refused                   [decode.NumReasons]*stats.Counter
 }
 
-func (c *Collector) newWorker(s Source, b *batcher.Batcher, d *decode.Decoder, sampler *sample.Sampler, stop <-chan struct{}) *worker {
+func (c *Collector) newWorker(s input, b *batcher.Batcher, d *decode.Decoder, sampler *sample.Sampler, stop <-chan struct{}) *worker {
 	w := &worker{
-		collector: c, source: s, batcher: b, decoder: d, sampler: sampler, stop: stop, promise: c.opened - settle,
+		collector: c, source: s, form: s.form, endpoints: map[decode.Endpoint]bool{}, batcher: b, decoder: d, sampler: sampler, stop: stop, promise: c.opened - settle,
 		received:      c.counters.Counter("received", "datagrams"),
 		receivedBytes: c.counters.Counter("received", "bytes"),
 		decoded:       c.counters.Counter("decoded", "packets"),
 		kernel:        c.counters.Counter("lost", "kernel"),
 		shed:          c.counters.Counter("shed", "packets"),
 		refusedSource: c.counters.Counter("refused", "source"),
+		endpointsMet:  c.counters.Counter("geneve", "endpoints"),
 		refusedVNI:    c.counters.Counter("refused", "vni"),
 		shedPayload:   c.counters.Counter("shed", "payload_bytes"),
 	}
@@ -111,17 +118,7 @@ func (w *worker) receive(wait time.Duration) (int, error) {
 		g := &datagrams[i]
 		newest = max(newest, g.Time)
 		w.bytes += uint64(len(g.Payload))
-		if !allowed.Source(&g.Source) {
-			w.strangers++
-			continue
-		}
-		if !allowed.AllVNIs() {
-			if vni, ok := decode.VNI(g.Payload); ok && !allowed.VNI(vni) {
-				w.networks++
-				continue
-			}
-		}
-		if d.Datagram(g.Time, g.Source, g.Port, g.Payload) != decode.OK {
+		if !w.allowed(allowed, g) || w.decode(g) != decode.OK {
 			continue
 		}
 		w.sampler.Apply(&d.Flow, &d.Packet)
@@ -139,6 +136,58 @@ func (w *worker) receive(wait time.Duration) (int, error) {
 	w.datagrams += uint64(len(datagrams))
 	w.promise = max(w.promise, newest-settle)
 	return len(datagrams), nil
+}
+
+// allowed says whether a datagram may come, and counts it by reason if it may not.
+func (w *worker) allowed(l *allow.List, g *udp.Datagram) bool {
+	if w.form == bare {
+		return true
+	}
+	if !l.Source(&g.Source) {
+		w.strangers++
+		return false
+	}
+	if l.AllVNIs() {
+		return true
+	}
+	of := decode.VNI
+	if w.form == inGENEVE {
+		of = decode.VNIOfGENEVE
+	}
+	if vni, ok := of(g.Payload); ok && !l.VNI(vni) {
+		w.networks++
+		return false
+	}
+	return true
+}
+
+func (w *worker) decode(g *udp.Datagram) decode.Reason {
+	switch w.form {
+	case inGENEVE:
+		r := w.decoder.GENEVE(g.Time, g.Source, g.Port, g.Payload)
+		if r == decode.OK {
+			w.meet(g)
+		}
+		return r
+	case bare:
+		return w.decoder.Frame(g.Time, decode.LinkEthernet, g.Payload, g.Original)
+	}
+	return w.decoder.Datagram(g.Time, g.Source, g.Port, g.Payload)
+}
+
+// maxEndpoints bounds how many endpoints a worker tells apart.
+const maxEndpoints = 1024
+
+// meet notes the endpoint that a gateway load balancer names in its options, and says once that it is there.
+func (w *worker) meet(g *udp.Datagram) {
+	e, ok := decode.EndpointOf(g.Payload)
+	if !ok || w.endpoints[e] || len(w.endpoints) >= maxEndpoints {
+		return
+	}
+	w.endpoints[e] = true
+	w.endpointsMet.Inc()
+	w.collector.log.Info("packets of a gateway load balancer's endpoint", "endpoint", fmt.Sprintf("%016x", e.ENI),
+		"attachment", fmt.Sprintf("%016x", e.Attachment), "from", g.Source)
 }
 
 // report adds the counts since the last report to the collector's.

@@ -26,6 +26,8 @@ type Configuration struct {
 	MaxDepth int
 	// VXLANPorts are the UDP destination ports that carry VXLAN inside a frame. Default: 4789.
 	VXLANPorts []uint16
+	// GENEVEPorts are those that carry GENEVE. Default: 6081.
+	GENEVEPorts []uint16
 	// Scope and Tenants give the tenant by the VNI of the outermost tunnel, that of the mirror session.
 	// Default: Shared.
 	Scope   Scope
@@ -36,7 +38,7 @@ type Configuration struct {
 
 // DefaultConfiguration returns the defaults.
 func DefaultConfiguration() Configuration {
-	return Configuration{MaxDepth: 4, VXLANPorts: []uint16{4789}}
+	return Configuration{MaxDepth: 4, VXLANPorts: []uint16{4789}, GENEVEPorts: []uint16{6081}}
 }
 
 // Validate says what is wrong with a configuration.

@@ -1,7 +1,7 @@
 // Package decode takes mirrored frames apart: it unwraps the tunnels around a packet and describes the packet
 // by its headers, without looking at a second one and without an allocation.
 //
-// What is unwrapped: Ethernet, 802.1Q and QinQ tags, PPPoE sessions, VXLAN. GRE, IP in IP, GTP and Teredo are
+// What is unwrapped: Ethernet, 802.1Q and QinQ tags, PPPoE sessions, VXLAN, GENEVE. GRE, IP in IP, GTP and Teredo are
 // not: they are packets of their own protocol. An IP length is trusted over the frame's, so that Ethernet
 // padding is no payload, and a frame that the capture cut counts in full.
 package decode
@@ -60,9 +60,11 @@ type Decoder struct {
 	Counts [NumReasons]uint64
 
 	maxDepth int
-	ports    []uint16
-	tenants  tenants
-	payload  bool
+	ports    []uint16 // of VXLAN
+	// genevePorts are those of GENEVE.
+	genevePorts []uint16
+	tenants     tenants
+	payload     bool
 
 	// carriers and vlans are how many elements of the flow's arrays may be other than zero.
 	carriers, vlans uint8
@@ -70,13 +72,13 @@ type Decoder struct {
 
 // New returns a decoder. The configuration has been validated.
 func New(c Configuration) *Decoder {
-	return &Decoder{maxDepth: c.MaxDepth, ports: c.VXLANPorts, tenants: newTenants(c.Scope, c.Tenants), payload: c.Payload}
+	return &Decoder{maxDepth: c.MaxDepth, ports: c.VXLANPorts, genevePorts: c.GENEVEPorts, tenants: newTenants(c.Scope, c.Tenants), payload: c.Payload}
 }
 
 // Frame decodes a whole frame of a capture file. original is the frame's length before the capture cut it,
 // time its capture time in nanoseconds since the Unix epoch.
 //
-// A UDP packet to a VXLAN port whose inside is no frame that can be decoded is not a carrier: it is a packet
+// A UDP packet to a tunnel's port whose inside is no frame that can be decoded is not a carrier: it is a packet
 // itself.
 func (d *Decoder) Frame(time int64, link LinkType, frame []byte, original int) Reason {
 	return d.decode(start{time: time, link: link, limit: d.maxDepth}, frame, original)
@@ -90,44 +92,19 @@ func (d *Decoder) Mirrored(time int64, carrier packet.Carrier, outerPort uint16,
 	return d.decode(start{time: time, link: link, carriers: 1, tenantBy: 1, limit: limit}, frame, original)
 }
 
-// Datagram decodes what a UDP socket delivered: a VXLAN header (RFC 7348, section 5) and a frame. source and
-// port are the datagram's sender. The I flag must be set, the reserved bits may be anything.
-func (d *Decoder) Datagram(time int64, source packet.Addr, port uint16, payload []byte) Reason {
-	if len(payload) < vxlanHeader {
-		d.Counts[TruncatedVXLAN]++
-		return TruncatedVXLAN
-	}
-	if payload[0]&0x08 == 0 {
-		d.Counts[VXLANFlagMissing]++
-		return VXLANFlagMissing
-	}
-	vni := binary.BigEndian.Uint32(payload[4:]) >> 8
-	d.Flow.OuterPort, d.Flow.Carriers[0] = port, packet.Carrier{Source: source, VNI: vni}
-	d.Flow.Tenant = d.tenants.of(vni)
-	payload = payload[vxlanHeader:]
-	return d.decode(start{time: time, link: LinkEthernet, carriers: 1, limit: d.maxDepth}, payload, len(payload))
-}
-
-// VNI returns the network identifier of a datagram for Datagram, if it has a header with one.
-func VNI(payload []byte) (uint32, bool) {
-	if len(payload) < vxlanHeader || payload[0]&0x08 == 0 {
-		return 0, false
-	}
-	return binary.BigEndian.Uint32(payload[4:]) >> 8, true
-}
-
 // start is where decoding begins.
 type start struct {
 	time     int64
 	link     LinkType
-	carriers int // already unwrapped
-	tenantBy int // index of the carrier that decides the tenant
-	limit    int // carriers
+	carriers int    // already unwrapped
+	tenantBy int    // index of the carrier that decides the tenant
+	tenant   string // without that carrier
+	limit    int    // carriers
 }
 
 func (d *Decoder) decode(s start, frame []byte, original int) Reason {
 	r := d.unwrap(&s, frame, original, packet.MaxCarriers+1)
-	if n := int(d.Flow.NCarriers); r != OK && n > s.carriers && r != ARP && r != NotIP && r != TunnelTooDeep && r != FragmentedCarrier {
+	if n := int(d.Flow.NCarriers); r != OK && n > s.carriers && r != ARP && r != NotIP && r != TunnelTooDeep && r != FragmentedCarrier && r != GENEVECritical {
 		// The innermost carrier was none.
 		r = d.unwrap(&s, frame, original, n-1)
 	}
@@ -145,7 +122,7 @@ func (d *Decoder) unwrap(s *start, b []byte, original, stop int) Reason {
 		f.OuterPort = 0
 	}
 	if s.tenantBy >= n {
-		f.Tenant = ""
+		f.Tenant = s.tenant
 	}
 	link := s.link
 	for {
@@ -260,8 +237,10 @@ func (d *Decoder) unwrap(s *start, b []byte, original, stop int) Reason {
 		*p = packet.Packet{Time: s.time, Length: uint32(total), ID: id, WindowScale: packet.NoWindowScale}
 		f.SrcPort, f.DstPort, f.ICMPID = 0, 0, 0
 		if fragment != 0 {
-			if offset == 0 && n < stop && f.Protocol == packet.ProtoUDP && d.isCarrier(body) && carries(body[udpHeader+vxlanHeader:]) {
-				return FragmentedCarrier
+			if offset == 0 && n < stop && f.Protocol == packet.ProtoUDP {
+				if t, ok, _ := d.isCarrier(body); ok && t.carries(body[udpHeader+t.header:]) {
+					return FragmentedCarrier
+				}
 			}
 			p.Fragment, p.FragmentOffset, p.Payload = fragment, offset, uint32(length)
 			p.Checksum = digest(body)
@@ -303,25 +282,28 @@ func (d *Decoder) unwrap(s *start, b []byte, original, stop int) Reason {
 			f.SrcPort, f.DstPort = binary.BigEndian.Uint16(body), binary.BigEndian.Uint16(body[2:])
 			p.Payload = uint32(length - header)
 			if f.Protocol == packet.ProtoUDP {
-				if n < stop && d.isCarrier(body) {
-					inner := body[udpHeader+vxlanHeader:]
+				t, ok, r := d.isCarrier(body)
+				if r != OK && n < stop {
+					return r
+				}
+				if ok && n < stop {
+					inner := body[udpHeader+t.header:]
 					if n == s.limit {
-						if carries(inner) {
+						if t.carries(inner) {
 							return TunnelTooDeep
 						}
 					} else {
-						vni := binary.BigEndian.Uint32(body[udpHeader+4:]) >> 8
 						if n == 0 {
 							f.OuterPort = f.SrcPort
 						}
 						if n == s.tenantBy {
-							f.Tenant = d.tenants.of(vni)
+							f.Tenant = d.tenants.of(t.vni)
 						}
-						f.Carriers[n] = packet.Carrier{Source: f.Src, VNI: vni}
+						f.Carriers[n] = packet.Carrier{Source: f.Src, VNI: t.vni}
 						n++
 						f.NCarriers = uint8(n)
 						d.carriers = max(d.carriers, f.NCarriers)
-						b, original, link = inner, length-udpHeader-vxlanHeader, LinkEthernet
+						b, original, link = inner, length-udpHeader-t.header, t.link
 						continue
 					}
 				}
@@ -384,29 +366,6 @@ func (d *Decoder) done(carriers int) {
 	for ; int(d.carriers) > carriers; d.carriers-- {
 		d.Flow.Carriers[d.carriers-1] = packet.Carrier{}
 	}
-}
-
-// isCarrier says whether a UDP datagram goes to a VXLAN port and has the header's I flag set, and room for a frame.
-func (d *Decoder) isCarrier(udp []byte) bool {
-	return len(udp) >= udpHeader+vxlanHeader+ethernetHeader && d.isVXLAN(binary.BigEndian.Uint16(udp[2:])) && udp[udpHeader]&0x08 != 0
-}
-
-func (d *Decoder) isVXLAN(port uint16) bool {
-	for _, p := range d.ports {
-		if p == port {
-			return true
-		}
-	}
-	return false
-}
-
-// carries says whether an Ethernet frame has inside what is looked for in a tunnel.
-func carries(frame []byte) bool {
-	switch binary.BigEndian.Uint16(frame[12:]) {
-	case etherIPv4, etherIPv6, etherARP, etherVLAN, etherQinQ, etherQinQ1, etherPPPoE:
-		return true
-	}
-	return false
 }
 
 // setMapped sets a to the IPv4 address b as RFC 4291, section 2.5.5.2, has it. Two whole words are written,

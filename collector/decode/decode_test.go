@@ -307,7 +307,8 @@ func TestReasons(t *testing.T) {
 	for range 5 {
 		deep = eth(0x0800, ip4(17, 0, udp(4789, vxlan(1, deep))))
 	}
-	seen := map[decode.Reason]bool{decode.OK: true, decode.TruncatedVXLAN: true, decode.VXLANFlagMissing: true}
+	seen := map[decode.Reason]bool{decode.OK: true, decode.TruncatedVXLAN: true, decode.VXLANFlagMissing: true,
+		decode.TruncatedGENEVE: true, decode.GENEVEVersion: true, decode.GENEVEOptions: true} // see TestGENEVEReasons
 	for _, c := range []struct {
 		name  string
 		link  decode.LinkType
@@ -363,6 +364,7 @@ func TestReasons(t *testing.T) {
 		{"DCCP length", 1, eth(0x0800, ip4(33, 0, make([]byte, 11))), decode.DCCPHeader},
 		{"DCCP data offset", 1, eth(0x0800, ip4(33, 0, make([]byte, 12))), decode.DCCPHeader},
 		{"DCCP header cut", 1, eth(0x0800, ip4(33, 0, make([]byte, 12))[:31]), decode.TruncatedDCCP},
+		{"GENEVE, critical option", 1, eth(0x0800, ip4(17, 0, udp(6081, geneve(1, 0x6558, unhex("0101 80 00"), eth(0x0800, segment))))), decode.GENEVECritical},
 		{"five VXLANs", 1, deep, decode.TunnelTooDeep},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -9,6 +9,10 @@ const (
 	OK                Reason = iota
 	TruncatedVXLAN           // datagram ends before the VXLAN header does
 	VXLANFlagMissing         // VXLAN header without the I flag (RFC 7348, section 5)
+	TruncatedGENEVE          // datagram ends before the GENEVE header, its options included, does
+	GENEVEVersion            // another version than 0, or a control packet (RFC 8926, section 3.4)
+	GENEVEOptions            // an option reaches beyond the header
+	GENEVECritical           // an option that is critical and not known
 	TunnelTooDeep            // more tunnels inside each other than Configuration.MaxDepth
 	FragmentedCarrier        // first fragment of a carrier: what is inside cannot be had without the others
 	UnknownLinkType          // a capture file's link type that is not decoded
@@ -40,6 +44,10 @@ var reasons = [NumReasons]string{
 	OK:                "ok",
 	TruncatedVXLAN:    "truncated_vxlan",
 	VXLANFlagMissing:  "vxlan_flag_missing",
+	TruncatedGENEVE:   "truncated_geneve",
+	GENEVEVersion:     "geneve_version",
+	GENEVEOptions:     "geneve_options",
+	GENEVECritical:    "geneve_critical_option",
 	TunnelTooDeep:     "tunnel_too_deep",
 	FragmentedCarrier: "fragmented_carrier",
 	UnknownLinkType:   "link_type",

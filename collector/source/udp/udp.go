@@ -36,6 +36,8 @@ type Datagram struct {
 	Source  packet.Addr
 	Port    uint16
 	Payload []byte
+	// Original is the length of a frame before it was cut, where Payload is one; a datagram is whole.
+	Original int
 }
 
 const (
