@@ -146,9 +146,34 @@ lint-vulnerabilities:
 	done
 
 .PHONY: e2e
-e2e: ## every capture through the services as programs: VXLAN in, rows in ClickHouse out, on a real Kafka
+e2e: ## every capture through the services as programs; docker-compose.yml on a Docker engine of its own (as root)
 	@$(call go,e2e)
 	cd deploy/standalone && go test -count=1 -timeout 20m -v -run TestWire ./endtoend
+	deploy/compose/e2e/run.sh
+
+# COMPOSE names another compose program, FILES another composition: make up FILES="-f docker-compose.yml -f deploy/compose/tls.yml"
+COMPOSE ?= docker compose
+FILES   ?=
+
+.PHONY: up
+up: ## start docker-compose.yml: brokers, database, collectors behind a load balancer, enrichers, sink, dashboards
+	@$(call need,up,docker,a Docker engine with compose)
+	@deploy/compose/passwords.sh
+	@$(if $(findstring tls.yml,$(FILES)),deploy/compose/certificates.sh)
+	$(COMPOSE) $(FILES) up --build --detach --wait
+	@echo "SQL: make sql, or http://127.0.0.1:8123/play as reader; Grafana: http://127.0.0.1:3000 as admin; passwords: deploy/compose/.env"
+
+.PHONY: down
+down: ## stop what make up started; its data stay (FILES=… as there)
+	$(COMPOSE) $(FILES) --profile '*' down
+
+.PHONY: logs
+logs: ## follow the logs of what make up started
+	$(COMPOSE) $(FILES) logs --follow --tail 20
+
+.PHONY: sql
+sql: ## a SQL prompt on the ClickHouse that make up started
+	@. deploy/compose/.env && $(COMPOSE) $(FILES) exec clickhouse clickhouse-client --user reader --password "$$CLICKHOUSE_READER_PASSWORD" --database tapweave
 
 .PHONY: chaos
 chaos: ## kill enricher and sink in mid-work, again and again, and count what is there at the end (KILLS=3)

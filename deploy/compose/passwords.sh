@@ -4,6 +4,6 @@ set -euo pipefail
 file=$(cd "$(dirname "$0")" && pwd)/.env
 umask 077
 touch "$file"
-for name in TAPWEAVE_CLICKHOUSE_PASSWORD TAPWEAVE_READER_PASSWORD; do
+for name in TAPWEAVE_CLICKHOUSE_PASSWORD CLICKHOUSE_READER_PASSWORD GF_SECURITY_ADMIN_PASSWORD; do
 	grep -q "^$name=" "$file" || echo "$name=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')" >>"$file"
 done

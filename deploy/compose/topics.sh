@@ -6,12 +6,15 @@ bin=/opt/kafka/bin
 hour=3600000
 gigabyte=1073741824
 
-have=$("$bin/kafka-topics.sh" --bootstrap-server "$KAFKA" --list)
+# kafka ARG…: Kafka's tool, with the file CLIENT where the connection is secured.
+kafka() { "$bin/kafka-topics.sh" --bootstrap-server "$KAFKA" ${CLIENT:+--command-config "$CLIENT"} "$@"; }
+
+have=$(kafka --list)
 
 # topic NAME PARTITIONS RETENTION_MS RETENTION_BYTES: the latter is a partition's, -1 for no limit.
 topic() {
 	if grep -qxF "$1" <<<"$have"; then return; fi # each call of Kafka's tool costs seconds
-	"$bin/kafka-topics.sh" --bootstrap-server "$KAFKA" --create --if-not-exists --topic "$1" --partitions "$2" --replication-factor 1 \
+	kafka --create --if-not-exists --topic "$1" --partitions "$2" --replication-factor 1 \
 		--config "retention.ms=$3" --config "retention.bytes=$4"
 }
 

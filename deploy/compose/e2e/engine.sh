@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# engine.sh COMMAND ARG…: runs a command with a Docker engine of its own, started as root with its data in
+# ${XDG_CACHE_HOME:-~/.cache}/tapweave/docker, and ended by its pid when the command ends. The command finds it in DOCKER_HOST.
+# docker.io, debootstrap and what else is missing comes from Debian.
+set -euo pipefail
+data=${XDG_CACHE_HOME:-$HOME/.cache}/tapweave/docker
+[ "$(id -u)" = 0 ] || { echo "engine.sh: a Docker engine is started as root" >&2; exit 1; }
+
+declare -A package=([dockerd]=docker.io [debootstrap]=debootstrap [iptables]=iptables [ip]=iproute2 [mvn]=maven)
+missing=()
+for program in "${!package[@]}"; do command -v "$program" >/dev/null || missing+=("${package[$program]}"); done
+if ((${#missing[@]})); then
+	echo "installing ${missing[*]} …"
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+mkdir -p "$data"
+exec 9>"$data/lock"
+flock -n 9 || { echo "engine.sh: another engine uses $data" >&2; exit 1; }
+run=$(mktemp -d -t tapweave-docker-XXXXXX)
+export DOCKER_HOST=unix://$run/docker.sock
+dockerd --data-root "$data/root" --exec-root "$run/exec" --pidfile "$run/docker.pid" --host "$DOCKER_HOST" >"$run/log" 2>&1 9>&- &
+pid=$!
+stop() {
+	kill "$pid" 2>/dev/null && wait "$pid" || true
+	rm -rf "$run"
+}
+trap stop EXIT
+trap 'exit 130' INT TERM
+for ((i = 0; ; i++)); do
+	/usr/bin/docker version >/dev/null 2>&1 && break
+	if ((i == 300)) || ! kill -0 "$pid" 2>/dev/null; then
+		echo "engine.sh: the engine does not start:" >&2
+		tail -5 "$run/log" >&2
+		exit 1
+	fi
+	sleep 0.2
+done
+"$@" 9>&-

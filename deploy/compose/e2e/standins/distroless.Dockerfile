@@ -1,0 +1,2 @@
+FROM debian:bookworm-slim
+USER 65532:65532
