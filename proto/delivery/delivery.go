@@ -1,7 +1,6 @@
 // Package delivery is the protocol by which nothing is lost and nothing counted twice between tapweave.packets
 // and ClickHouse: numbers, epochs, markers, and what is committed with the offsets. It is one protocol for
-// enricher and sink, so that neither has a recovery path of its own. docs/delivery.md tells it on one page, and
-// how much of it the services do so far.
+// enricher and sink, so that neither has a recovery path of its own. docs/delivery.md tells it on one page.
 //
 // Everything in it is pure: no Kafka client, no clock, no goroutine. The state machines [Owner] (an enricher
 // takes an input partition over) and [Blocks] (a sink stores an output partition) say what is to be done next

@@ -46,6 +46,7 @@ func (r *rig) exactly(n int) {
 // The n-th life of the sink ends at its n-th step, whatever that is: before and after each commit and each insert, with
 // some tables done and others not, while a bad row is searched for.
 func TestCrashAtEachStep(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	if err := r.server.Exec(t.Context(), "ALTER TABLE "+r.config.Database+".sessions_versions ADD CONSTRAINT odd CHECK app != 'forbidden'"); err != nil {
 		t.Fatal(err)
@@ -107,6 +108,7 @@ func (r *rig) rows(sessions, booked int) {
 
 // What a superseded owner writes after the marker of its successor does not count, nor does what was put out twice.
 func TestRepeatsAndStale(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	marker := func(owner uint64) {
 		v, err := record.MarshalSessions(&pb.SessionsRecord{LogEpoch: 1, OwnerEpoch: owner, Body: &pb.SessionsRecord_Marker{Marker: &pb.Marker{}}})
@@ -224,6 +226,7 @@ func newer(t *testing.T, metadata string) string {
 
 // Metadata of a newer sink ends this one with one line.
 func TestMetadataOfNewer(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	r.produce(0, sessions(t, 0, 5, nil))
 	stop := r.start()
@@ -240,6 +243,7 @@ func TestMetadataOfNewer(t *testing.T) {
 
 // A topic that was made anew is read from its beginning.
 func TestTopicRemade(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	for i := range 5 {
 		r.produce(0, sessions(t, i, i+1, nil), booking(t, 1))

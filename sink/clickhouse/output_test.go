@@ -346,13 +346,17 @@ func TestAddressIndex(t *testing.T) {
 	if err := r.server.Exec(t.Context(), "OPTIMIZE TABLE "+r.config.Database+".sessions_versions FINAL"); err != nil {
 		t.Fatal(err)
 	}
-	for _, where := range []string{"src_ip = '10.0.0.4'", "isIPAddressInRange(src_ip, '10.0.0.4/32')", "session_id = '" + s.ID.String() + "'"} {
+	for where, most := range map[string]int{
+		"src_ip = '10.0.0.4'":                       3,
+		"isIPAddressInRange(src_ip, '10.0.0.4/32')": 8, // its index lists eight granules together
+		"session_id = '" + s.ID.String() + "'":      3,
+	} {
 		if got := clickhousetest.Value[string](t, r.server, r.direct, "SELECT session_id FROM %[1]s.sessions WHERE "+where); got != s.ID.String() {
 			t.Errorf("%s: session %s", where, got)
 		}
 		read, all := granules(t, r, "SELECT count() FROM "+r.config.Database+".sessions WHERE "+where)
 		t.Logf("%s: %d of %d granules", where, read, all)
-		if all < 14 || read > 3 {
+		if all < 14 || read > most {
 			t.Errorf("%s: %d of %d granules read", where, read, all)
 		}
 	}
