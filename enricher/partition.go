@@ -365,7 +365,7 @@ func (p *partition) remember() *memory {
 func (p *partition) takeOver(ctx context.Context) error {
 	a := p.assigned
 	assignment := delivery.Assignment{
-		Partition: uint32(a.Partition), Generation: uint64(p.gen.ID), Keeps: true,
+		Partition: uint32(a.Partition), Generation: uint64(p.gen.ID),
 		Committed: delivery.Commit{Offset: a.Offset, Metadata: a.Metadata},
 	}
 	if p.memory != nil {

@@ -139,9 +139,8 @@ type producer struct {
 	suspect   bool // that was off when it was last compared
 	judged    bool // that was compared at some time
 	word      uint64
-	offset    int64   // that clock less log time
-	ahead     int64   // of the median
-	offsets   []int64 // of its records, from the last one before the oldest record that waits
+	offset    int64 // that clock less log time
+	ahead     int64 // of the median
 }
 
 // New returns the fold of a partition that has not seen anything yet.
@@ -175,39 +174,6 @@ func (f *Fold) Open() int { return f.table.count }
 
 // Buffered is the number of bytes of batches that wait for the watermark.
 func (f *Fold) Buffered() int { return f.merge.waiting }
-
-// Needs returns the offset of the first record that has to be folded again to come to the same open sessions
-// from nothing, given that next is the offset of the first record not folded yet.
-//
-// All producers have to be known by then: the watermark of only some of them would make packets of the others
-// late.
-func (f *Fold) Needs(next int64) int64 {
-	need := f.heard(f.merge.oldest(next))
-	if s := f.table.first; s != nil {
-		need = min(need, s.offset)
-	}
-	return min(need, f.fragments.oldest(next))
-}
-
-// heard returns the offset from which on every producer that was alive at offset at has spoken by then. It is
-// asked for growing offsets.
-func (f *Fold) heard(at int64) int64 {
-	from := at
-	for _, p := range f.spoken {
-		if !p.live {
-			continue
-		}
-		n := 0
-		for n+1 < len(p.offsets) && p.offsets[n+1] <= at {
-			n++
-		}
-		if n > 0 {
-			p.offsets = append(p.offsets[:0], p.offsets[n:]...)
-		}
-		from = min(from, p.offsets[0])
-	}
-	return from
-}
 
 // ErrUndecodable is wrapped by the errors of Record.
 var ErrUndecodable = errors.New("record does not decode")
@@ -296,13 +262,7 @@ func (f *Fold) batch(b *pb.PacketBatch) error {
 		f.counts[RepeatedBatch]++
 		return nil
 	}
-	if !p.live {
-		p.offsets = p.offsets[:0]
-	}
 	p.sequence, p.spoke, p.live = b.Sequence, f.logTime, b.Kind != pb.PacketBatch_GOODBYE
-	if p.offsets = append(p.offsets, f.offset); len(p.offsets)%64 == 0 {
-		f.heard(f.merge.oldest(f.offset)) // lets go of the old ones
-	}
 	f.hear(p, b.Clock)
 	f.started = true
 	latest, promised := int64(latestTime), b.Watermark

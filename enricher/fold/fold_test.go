@@ -562,81 +562,8 @@ func TestSettles(t *testing.T) {
 	if len(b.at) != 2 || b.at[0] != base+int64(62*s) || b.at[1] != base+int64(s+20*ms+125*s) {
 		t.Errorf("settled at %v", b.at)
 	}
-	if b.f.Open() != 0 || b.f.Buffered() != 0 || b.f.Needs(7) != 0 {
-		t.Errorf("%d open, %d buffered, needs %d", b.f.Open(), b.f.Buffered(), b.f.Needs(7))
-	}
-}
-
-// A restart may begin at the first record that an open session needs.
-func TestNeeds(t *testing.T) {
-	b := newBench(t, nil)
-	b.send("c", 0)
-	b.send("c", s, pk{from: "a", n: 1})
-	b.send("c", 2*s, pk{at: s, from: "a", flags: "S", seq: 1}, pk{at: time.Hour, from: "a", n: 1})
-	b.send("c", 3*s)
-	if n := b.f.Needs(4); n != 1 {
-		t.Errorf("needs %d, want 1", n)
-	}
-	b.send("c", 10*time.Minute)
-	if n := b.f.Needs(5); n != 2 {
-		t.Errorf("needs %d, want 2", n)
-	}
-}
-
-// Folded again from where it says, the fold comes to the same open sessions, with nothing late: all producers
-// are known in time.
-func TestFoldAgain(t *testing.T) {
-	type logged struct {
-		collector string
-		watermark time.Duration
-		ps        []pk
-	}
-	var log []logged
-	for i := range 60 {
-		at := time.Duration(i) * 250 * ms
-		ps := append(opened(at, uint32(i)*100_000, 7), pk{at: at, from: "a", n: 1})
-		for j := range ps {
-			port := uint16(1000 + i)
-			ps[j].mod = func(f *packet.Flow, _ *packet.Packet) {
-				if f.SrcPort == 443 {
-					f.DstPort = port
-				} else {
-					f.SrcPort = port
-				}
-			}
-		}
-		// The two directions come by different collectors, the one far behind the other.
-		log = append(log, logged{"x", at, []pk{ps[0], ps[2], ps[3]}}, logged{"y", at - s, []pk{ps[1]}})
-	}
-	fold := func(from int, each func(b *bench, n int)) *bench {
-		b := newBench(t, func(set *Settings) { set.TCPIdle, set.UDPIdle, set.LateLimit = 3*s, 3*s, 0 })
-		b.offset = int64(from)
-		for n := from; n < len(log); n++ {
-			b.sequence[log[n].collector] = uint64(n)
-			b.send(log[n].collector, log[n].watermark, log[n].ps...)
-			if each != nil {
-				each(b, n)
-			}
-		}
-		b.end()
-		return b
-	}
-	needs, done := make([]int64, len(log)), make([]int, len(log))
-	whole := fold(0, func(b *bench, n int) { needs[n], done[n] = b.f.Needs(int64(n+1)), len(b.settled) })
-	for n, from := range needs {
-		again := fold(int(from), nil)
-		if again.f.counts[Late]+again.f.counts[TooLate] > 0 {
-			t.Fatalf("from %d, for %d: %d packets late", from, n+1, again.f.counts[Late]+again.f.counts[TooLate])
-		}
-		for _, w := range whole.settled[done[n]:] {
-			i := slices.IndexFunc(again.settled, func(g columns.Session) bool { return g.ID == w.ID })
-			if i < 0 || again.settled[i].SrcPackets != w.SrcPackets || again.settled[i].DstPackets != w.DstPackets {
-				t.Fatalf("from %d, for %d: session at %v is not there again", from, n+1, time.Duration(w.Start-base))
-			}
-		}
-	}
-	if needs[len(needs)-1] == 0 {
-		t.Error("it needs everything for ever")
+	if b.f.Open() != 0 || b.f.Buffered() != 0 {
+		t.Errorf("%d open, %d buffered", b.f.Open(), b.f.Buffered())
 	}
 }
 

@@ -31,7 +31,6 @@ type datagram struct {
 	copies      uint64 // second copies of its fragments, until it is delivered
 	session     *Session
 	first, last int64 // times
-	offset      int64
 	fragments   uint64
 	bytes       uint32
 	total       int32 // length behind the IP header, -1 while the last fragment is missing
@@ -49,14 +48,6 @@ func (g *fragments) init() {
 	g.due = math.MaxInt64
 }
 
-// oldest is the least offset of a record that an open datagram needs.
-func (g *fragments) oldest(next int64) int64 {
-	if g.head != nil {
-		return min(next, g.head.offset)
-	}
-	return next
-}
-
 // fragment takes in a fragment, and delivers the datagram when it is whole. It returns the datagram.
 func (f *Fold) fragment(r *ref, p *packet.Packet) *datagram {
 	g := &f.fragments
@@ -67,7 +58,7 @@ func (f *Fold) fragment(r *ref, p *packet.Packet) *datagram {
 			f.counts[FragmentsEvicted]++
 			f.giveUp(g.head)
 		}
-		d = &datagram{key: k, flow: *r.flow, name: r.name, first: p.Time, offset: f.heard(f.merge.oldest(f.offset)), total: -1}
+		d = &datagram{key: k, flow: *r.flow, name: r.name, first: p.Time, total: -1}
 		g.add(d, int64(f.set.FragmentTimeout))
 	}
 	d.first, d.last = min(d.first, p.Time), max(d.last, p.Time)

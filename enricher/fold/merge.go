@@ -321,17 +321,6 @@ func (m *merger) runGroup(f *Fold, t int64) {
 	m.done = m.done[:0]
 }
 
-// oldest is the least offset of a record that waits, or next where none does.
-func (m *merger) oldest(next int64) int64 {
-	for _, c := range m.heap {
-		next = min(next, c.offset)
-	}
-	for _, c := range m.done {
-		next = min(next, c.offset)
-	}
-	return next
-}
-
 func compare(a, b int64) int {
 	switch {
 	case a < b:

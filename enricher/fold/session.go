@@ -39,7 +39,6 @@ type Session struct {
 	created, start, last int64
 	changed              int64 // when dirty was set
 	finalAt              int64
-	offset               int64 // first record that has to be folded again to come to this session
 
 	chain        *Session // next in the table's bucket
 	older, newer *Session // of the same key

@@ -192,7 +192,6 @@ func (p *producer) code(c *coder) {
 	num(c, &p.word)
 	num(c, &p.offset)
 	num(c, &p.ahead)
-	list(c, &p.offsets, math.MaxInt32, num[int64])
 }
 
 func (s *Skewed) code(c *coder) {
@@ -324,7 +323,6 @@ func (s *Session) code(c *coder) {
 	c.time(&s.last)
 	c.instant(&s.changed)
 	c.instant(&s.finalAt)
-	num(c, &s.offset)
 	for i := range s.ends {
 		s.ends[i].code(c)
 	}
@@ -746,7 +744,6 @@ func (d *datagram) code(c *coder) {
 	num(c, &d.copies)
 	c.time(&d.first)
 	c.time(&d.last)
-	num(c, &d.offset)
 	num(c, &d.fragments)
 	num(c, &d.bytes)
 	num(c, &d.total)

@@ -398,7 +398,7 @@ func (f *Fold) begin(r *ref, p *packet.Packet) *Session {
 	s := &Session{
 		fold: f, number: f.counts[SessionsBegun] + 1, key: r.key, hash: r.hash,
 		created: p.Time, start: p.Time, last: p.Time,
-		offset: f.heard(f.merge.oldest(f.offset)), opener: r.side,
+		opener: r.side,
 	}
 	for i := range s.ends {
 		s.ends[i].sequence.flaws = &flawless

@@ -37,8 +37,8 @@ type Enricher struct {
 	Epoch Epoch
 	// Base is Epoch.Owner less the generation of the group.
 	Base uint64
-	// Snapshots are the newest two, the newest first; they are of Epoch.Log. None: no state is kept, and the
-	// offset is that of the oldest packet that an open session needed.
+	// Snapshots are the newest two, the newest first; they are of Epoch.Log. None: by a program that
+	// kept no state; the offset is that of the oldest packet that an open session needed.
 	Snapshots []Snapshot
 }
 

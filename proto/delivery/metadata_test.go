@@ -127,7 +127,7 @@ func FuzzMetadata(f *testing.F) {
 			if again, err := e.Encode(); again != s {
 				t.Errorf("%+v encodes to %q, %v, from %q", e, again, err, s)
 			}
-			if _, err := NewOwner(Assignment{Committed: Commit{0, s}, Keeps: true}); err != nil {
+			if _, err := NewOwner(Assignment{Committed: Commit{0, s}}); err != nil {
 				t.Errorf("%+v: %v", e, err)
 			}
 		}

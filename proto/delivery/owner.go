@@ -24,8 +24,7 @@ const (
 	// StepLearn: read the output partition from Owner.State().Output on; each record to [Owner.Learn], until
 	// the step changes.
 	StepLearn
-	// StepRun: fold from [Owner.Input] on with [Owner.Numbers], and now and then commit [Owner.Commit] or
-	// [Owner.CommitSnapshot] and tell [Owner.Committed].
+	// StepRun: fold from [Owner.Input] on with [Owner.Numbers], and now and then commit [Owner.CommitSnapshot] and tell [Owner.Committed].
 	StepRun
 	// StepLeave: the partition belongs to another. Drop everything, commit nothing, join again.
 	StepLeave
@@ -47,24 +46,18 @@ type Assignment struct {
 	Generation uint64 // of the group
 	// Committed is the newest commit, fetched in this generation; Offset -1: none.
 	Committed Commit
-	// Keeps says whether this program keeps the fold's state across owners. It does not yet: an owner begins
-	// with nothing at the committed offset, and its numbers begin at 1.
-	Keeps bool
-	// Memory, where Keeps, is the state left from an assignment before; nil: none. At and Output are where the
+	// Memory is the state left from an assignment before; nil: none. At and Output are where the
 	// outputs were when the newest commit that was accepted was sent, or the marker, if that is later: an output
 	// acknowledged since may stand behind another owner's marker, because the broker does not fence produce
 	// calls. Outputs that are not in the log yet wait in the process. A state that still folds silently is none.
 	Memory *Snapshot
 }
 
-// ErrKept is the error of an assignment whose state this program would ignore.
-var ErrKept = errors.New("the partition's state was kept by a newer program, this one does not keep state")
-
 // Owner is the procedure by which an enricher takes an input partition over. Its steps are done one at a time;
 // a crash at any of them needs nothing but another Owner.
 //
 //	survey ──▶ claim ──▶ mark ──▶ load ──▶ learn ──▶ run
-//	(no usable metadata)            (where state is kept)
+//	(no usable metadata)
 //
 // Claim before mark: the metadata never bears an older epoch than a marker. So epochs never repeat, even where
 // the broker counts generations anew, and whoever is not the owner any more finds out before it writes.
@@ -103,12 +96,10 @@ func NewOwner(a Assignment) (*Owner, error) {
 	case err != nil:
 		o.lost = err
 		return o, nil
-	case !a.Keeps && len(m.Snapshots) > 0:
-		return nil, ErrKept
 	}
 	o.newest, o.begin = m.Epoch, a.Committed.Offset
-	if a.Keeps && len(m.Snapshots) == 0 {
-		// The offset is where the programs that kept no state would begin, which is right for once.
+	if len(m.Snapshots) == 0 {
+		// The offset is where a program that kept no state would have begun, which is right for once.
 		return o, nil
 	}
 	o.base, o.snapshots = m.Base, m.Snapshots
@@ -160,10 +151,7 @@ func (o *Owner) Surveyed(output, input int64) {
 		o.lost = fmt.Errorf("no committed offset, but outputs of epoch %v", o.newest)
 	}
 	o.claim(o.newest.Log + 1)
-	o.snapshots = nil
-	if o.a.Keeps {
-		o.snapshots = []Snapshot{{State: Nothing, Input: input, Output: output, At: Position{Epoch: Epoch{Log: o.epoch.Log}}}}
-	}
+	o.snapshots = []Snapshot{{State: Nothing, Input: input, Output: output, At: Position{Epoch: Epoch{Log: o.epoch.Log}}}}
 }
 
 // Claim returns what is committed before the owner writes anything: where its predecessor was, and its epoch.
@@ -202,15 +190,11 @@ func (o *Owner) MaySwitch() bool { return !o.unsure }
 
 // Marker is the marker to be written.
 func (o *Owner) Marker() Entry {
-	return Entry{Partition: o.a.Partition, Position: Position{Epoch: o.epoch}, Marker: true, Continues: o.a.Keeps}
+	return Entry{Partition: o.a.Partition, Position: Position{Epoch: o.epoch}, Marker: true, Continues: true}
 }
 
 // Marked says that the marker is in the log.
 func (o *Owner) Marked() {
-	if !o.a.Keeps {
-		o.step = StepRun
-		return
-	}
 	o.memory = o.a.Memory != nil && o.a.Memory.At.Log == o.epoch.Log
 	o.load()
 }
@@ -293,12 +277,7 @@ func (o *Owner) Renew(reason error) {
 }
 
 // Input is the offset from which to fold.
-func (o *Owner) Input() int64 {
-	if !o.a.Keeps {
-		return o.begin
-	}
-	return o.State().Input
-}
+func (o *Owner) Input() int64 { return o.State().Input }
 
 // Numbers returns the counter of the outputs; last is the number of the last output that the state includes:
 // 0 for none, State().At.Number for a snapshot, and for the state in memory what its own counter says.
@@ -306,21 +285,10 @@ func (o *Owner) Numbers(last uint64) *Numbers {
 	return &Numbers{epoch: o.epoch, last: last, silent: o.learned.Number, input: o.input}
 }
 
-// Commit returns what an owner commits that keeps no state: input is the offset of the oldest packet that an
-// open session needed when number outputs had been put out. ok is false unless those are acknowledged: what is
-// behind the offset would be lost.
-func (o *Owner) Commit(input int64, number, acknowledged uint64) (c Commit, ok bool) {
-	if o.a.Keeps || acknowledged < number {
-		return Commit{}, false
-	}
-	o.begin = input
-	return o.Claim(), true
-}
-
 // CommitSnapshot returns what is committed once s is on tapweave.state. ok is false unless the outputs that it
 // includes are acknowledged, and those that were in the log before the owner are folded.
 func (o *Owner) CommitSnapshot(s Snapshot, acknowledged uint64) (c Commit, ok bool) {
-	if !o.a.Keeps || acknowledged < s.At.Number || s.At.Number < o.learned.Number || s.State < 0 {
+	if acknowledged < s.At.Number || s.At.Number < o.learned.Number || s.State < 0 {
 		return Commit{}, false
 	}
 	s.At.Epoch = o.epoch

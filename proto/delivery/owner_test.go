@@ -34,8 +34,8 @@ func encode(t *testing.T, e Enricher) string {
 	return s
 }
 
-// The first owner of a fresh partition, and the second, where no state is kept.
-func TestOwnerWithoutState(t *testing.T) {
+// The first owner of a fresh partition.
+func TestFirstOwner(t *testing.T) {
 	o := newOwner(t, Assignment{Partition: 2, Generation: 7, Committed: Commit{Offset: -1}})
 	want(t, o, StepSurvey)
 	o.Survey(Entry{Partition: 1, Position: at(9, 9, 9)})
@@ -48,42 +48,59 @@ func TestOwnerWithoutState(t *testing.T) {
 	want(t, o, StepClaim)
 	o.Claimed(Done)
 	want(t, o, StepMark)
-	if m := o.Marker(); m != (Entry{Partition: 2, Position: at(1, 7, 0), Marker: true}) {
+	if m := o.Marker(); m != (Entry{Partition: 2, Position: at(1, 7, 0), Marker: true, Continues: true}) {
 		t.Errorf("marks %+v", m)
 	}
 	o.Marked()
-	want(t, o, StepRun)
-	if o.Input() != 3 {
-		t.Errorf("folds from %d", o.Input())
+	want(t, o, StepLoad)
+	if s := o.State(); s.State != Nothing || s.Input != 3 || s.Output != 40 {
+		t.Errorf("loads %+v", s)
 	}
+	o.Loaded(true)
+	want(t, o, StepLearn)
+	o.Learn(o.Marker())
+	want(t, o, StepRun)
 	n := o.Numbers(0)
 	if p, emit, err := n.Next(3); p != at(1, 7, 1) || !emit || err != nil {
 		t.Errorf("first output %v, %v, %v", p, emit, err)
 	}
-	if _, ok := o.Commit(5, 2, 1); ok {
+	if _, ok := o.CommitSnapshot(Snapshot{State: 1, Input: 5, Output: 42, At: at(1, 7, 2)}, 1); ok {
 		t.Error("commits before the outputs are acknowledged")
-	}
-	c, ok := o.Commit(5, 2, 2)
-	if !ok || c.Offset != 5 {
-		t.Errorf("commits %+v, %v", c, ok)
-	}
-
-	o = newOwner(t, Assignment{Partition: 2, Generation: 8, Committed: c})
-	want(t, o, StepClaim)
-	o.Claimed(Done)
-	o.Marked()
-	want(t, o, StepRun)
-	if o.Epoch() != (Epoch{1, 8}) || o.Input() != 5 {
-		t.Errorf("epoch %v, from %d", o.Epoch(), o.Input())
 	}
 	o.Committed(Refused)
 	want(t, o, StepLeave)
 }
 
+// The log that a state belongs to is gone: the outputs begin anew, above every epoch that was seen.
+func TestOwnerRenews(t *testing.T) {
+	kept := encode(t, Enricher{Epoch: Epoch{3, 57}, Snapshots: []Snapshot{{7, 20, 30, at(3, 57, 9)}}})
+	memory := Snapshot{Memory, 22, 31, at(3, 57, 10)}
+	for _, a := range []Assignment{{Committed: Commit{20, kept}}, {Committed: Commit{20, kept}, Memory: &memory}} {
+		a.Generation = 60
+		o := newOwner(t, a)
+		o.Claimed(Done)
+		o.Marked()
+		want(t, o, StepLoad)
+		reason := errors.New("made anew")
+		o.Renew(reason)
+		want(t, o, StepSurvey)
+		o.Surveyed(50, 4)
+		want(t, o, StepClaim)
+		if o.Epoch().Log != 4 || o.Epoch().Owner <= 60 || o.Claim().Offset != 4 || o.Lost() != reason {
+			t.Errorf("claims %v from %d, %v", o.Epoch(), o.Claim().Offset, o.Lost())
+		}
+		o.Claimed(Done)
+		o.Marked()
+		if s := o.State(); s.State != Nothing || s.Input != 4 {
+			t.Errorf("loads %+v", s)
+		}
+	}
+}
+
 func TestOwnerWithState(t *testing.T) {
 	newest, older := Snapshot{80, 800, 50, at(3, 10, 20)}, Snapshot{60, 600, 30, at(3, 9, 12)}
 	committed := Commit{800, encode(t, Enricher{Epoch: Epoch{3, 11}, Snapshots: []Snapshot{newest, older}})}
-	assigned := Assignment{Generation: 12, Committed: committed, Keeps: true}
+	assigned := Assignment{Generation: 12, Committed: committed}
 
 	o := newOwner(t, assigned)
 	o.Claimed(Done)
@@ -147,7 +164,7 @@ func TestOwnerWithState(t *testing.T) {
 }
 
 func TestOwnerSnapshots(t *testing.T) {
-	o := newOwner(t, Assignment{Generation: 1, Committed: Commit{Offset: -1}, Keeps: true})
+	o := newOwner(t, Assignment{Generation: 1, Committed: Commit{Offset: -1}})
 	o.Surveyed(0, 0)
 	o.Claimed(Done)
 	o.Marked()
@@ -191,7 +208,7 @@ func TestOwnerOfOddMetadata(t *testing.T) {
 	plain := encode(t, Enricher{Epoch: Epoch{3, 57}})
 	kept := encode(t, Enricher{Epoch: Epoch{3, 57}, Snapshots: []Snapshot{{Nothing, 0, 0, at(3, 0, 0)}}})
 
-	o := newOwner(t, Assignment{Generation: 2, Committed: Commit{10, plain}})
+	o := newOwner(t, Assignment{Generation: 2, Committed: Commit{10, kept}})
 	if want(t, o, StepClaim); o.Epoch() != (Epoch{3, 59}) {
 		t.Errorf("generation 2 after epoch 3/57: %v", o.Epoch())
 	}
@@ -203,7 +220,7 @@ func TestOwnerOfOddMetadata(t *testing.T) {
 		"set by hand":          {Assignment{Committed: Commit{10, ""}}, 10, true},
 		"edited":               {Assignment{Committed: Commit{10, plain[:40] + "x" + plain[41:]}}, 4, true},
 		"lost":                 {Assignment{Committed: Commit{Offset: -1}}, 4, true},
-		"of one without state": {Assignment{Committed: Commit{10, plain}, Keeps: true}, 10, false},
+		"of one without state": {Assignment{Committed: Commit{10, plain}}, 10, false},
 	} {
 		c.a.Generation = 2
 		o := newOwner(t, c.a)
@@ -214,9 +231,6 @@ func TestOwnerOfOddMetadata(t *testing.T) {
 		if o.Epoch() != (Epoch{4, 59}) || o.Claim().Offset != c.input || (o.Lost() != nil) != c.lost {
 			t.Errorf("%s: %v from %d, %v", name, o.Epoch(), o.Claim().Offset, o.Lost())
 		}
-	}
-	if _, err := NewOwner(Assignment{Committed: Commit{10, kept}}); !errors.Is(err, ErrKept) {
-		t.Errorf("state that the program would ignore: %v", err)
 	}
 	b := []byte{kindEnricher, 2}
 	newer := encoding.EncodeToString(binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)))

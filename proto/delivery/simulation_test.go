@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	seedsFlag = flag.Int("seeds", 2000, "how many schedules to simulate, for each stage of the protocol")
+	seedsFlag = flag.Int("seeds", 2000, "how many schedules to simulate")
 	seedFlag  = flag.Uint64("seed", 0, "simulate this schedule alone, and tell its story")
 )
 
@@ -101,9 +101,8 @@ type state struct {
 
 func mix(h, v uint64) uint64 { h = (h ^ v) * 0x9e3779b97f4a7c15; return h ^ h>>29 }
 
-// fold is the toy fold. Settings decide how many outputs a packet makes. Where the state is not kept, nothing
-// may depend on more than the session.
-func (s *state) fold(partition uint32, offset int64, p packet, keeps bool) []row {
+// fold is the toy fold. Settings decide how many outputs a packet makes.
+func (s *state) fold(partition uint32, offset int64, p packet) []row {
 	o := &s.open[p.key]
 	if o.count == 0 {
 		*o = session{begin: offset}
@@ -119,10 +118,7 @@ func (s *state) fold(partition uint32, offset int64, p packet, keeps bool) []row
 	if s.settings == 1 {
 		n += uint8(p.value / 3 % 2)
 	}
-	r := row{partition: partition, offset: offset, settings: s.settings, final: p.last, sum: o.sum}
-	if keeps {
-		r.sum = s.chain
-	}
+	r := row{partition: partition, offset: offset, settings: s.settings, final: p.last, sum: s.chain}
 	rows := make([]row, n)
 	for i := range rows {
 		r.index = uint8(i)
@@ -132,16 +128,6 @@ func (s *state) fold(partition uint32, offset int64, p packet, keeps bool) []row
 		*o = session{}
 	}
 	return rows
-}
-
-// needs is the offset of the oldest packet that an open session needs.
-func (s *state) needs(next int64) int64 {
-	for _, o := range s.open {
-		if o.count > 0 {
-			next = min(next, o.begin)
-		}
-	}
-	return next
 }
 
 type output struct {
@@ -169,7 +155,6 @@ type table struct {
 
 type world struct {
 	rng     *rand.Rand
-	keeps   bool
 	without rule
 	tell    func(format string, args ...any)
 	calm    bool
@@ -261,12 +246,9 @@ func (w *world) takeInput(process int, p uint32) {
 		g.generation = 1
 	}
 	e := &enricher{w: w, p: p, settings: uint8(w.rng.IntN(2))}
-	if !w.keeps {
-		e.settings = 0
-	}
 	g.member = e
-	a := Assignment{Partition: p, Generation: g.generation, Committed: g.committed, Keeps: w.keeps}
-	if m := w.enricher[process][p]; m != nil && m.running && w.keeps && !m.switching() && m.numbers.Last() >= m.numbers.Silent() {
+	a := Assignment{Partition: p, Generation: g.generation, Committed: g.committed}
+	if m := w.enricher[process][p]; m != nil && m.running && !m.switching() && m.numbers.Last() >= m.numbers.Silent() {
 		e.memory = m
 		a.Memory = &Snapshot{State: Memory, Input: m.next, Output: m.sure.Output, At: m.sure.At}
 		if w.without == memoryFromCommit {
@@ -329,10 +311,6 @@ func (e *enricher) step() bool {
 		if w.try(func() { at = int64(len(*e.out())); *e.out() = append(*e.out(), marker) }) == Done {
 			w.tell("marker %v of input %d at %d", o.Epoch(), e.p, at)
 			o.Marked()
-			if !w.keeps {
-				e.next, e.ackedAt = o.Input(), at+1
-				e.begin(0)
-			}
 		}
 	case StepLoad:
 		s := o.State()
@@ -401,7 +379,7 @@ func (e *enricher) run() {
 	w := e.w
 	switch d := w.rng.IntN(6); {
 	case d < 2 && e.next < int64(len(w.packets[e.p])) && len(e.pending) < 5 && !e.switching():
-		for _, r := range e.state.fold(e.p, e.next, w.packets[e.p][e.next], w.keeps) {
+		for _, r := range e.state.fold(e.p, e.next, w.packets[e.p][e.next]) {
 			at, emit, err := e.numbers.Next(e.next)
 			if err != nil {
 				w.fail("input %d: %v", e.p, err)
@@ -430,11 +408,6 @@ func (e *enricher) run() {
 					s.Output = at + int64(n-batch[0].Number) + 1
 				}
 			}
-		}
-	case d == 4 && !w.keeps:
-		// The outputs in flight belong to what is behind the offset.
-		if c, ok := e.o.Commit(e.state.needs(e.next), e.numbers.Last(), e.acked); ok {
-			e.o.Committed(w.commit(&w.enrichers[e.p], e, c))
 		}
 	case d == 4 && len(e.snaps) == 0 && e.numbers.Last() >= e.numbers.Silent():
 		s := &snap{Snapshot: Snapshot{Input: e.next, Output: -1, At: Position{e.o.Epoch(), e.numbers.Last()}}, copies: 1, state: e.state}
@@ -660,8 +633,8 @@ func (s *sink) insert(a Action, rows []row) Outcome {
 }
 
 // simulate runs a schedule and returns what went wrong.
-func simulate(seed uint64, keeps bool, without rule, tell func(string, ...any)) error {
-	w := &world{rng: rand.New(rand.NewPCG(seed, 0)), keeps: keeps, without: without, tell: tell, left: 40, tables: map[string]*table{}}
+func simulate(seed uint64, without rule, tell func(string, ...any)) error {
+	w := &world{rng: rand.New(rand.NewPCG(seed, 0)), without: without, tell: tell, left: 40, tables: map[string]*table{}}
 	for _, t := range tables {
 		w.tables[t] = &table{map[row]int{}, map[string]bool{}, map[row]bool{}}
 	}
@@ -734,7 +707,7 @@ func (w *world) event() {
 		w.takeInput(process, in)
 	case d < 16:
 		w.takeOutput(process, out)
-	case d < 17 && w.keeps && !w.damaged[in]:
+	case d < 17 && !w.damaged[in]:
 		// The newest snapshot, where there is another.
 		if m, err := DecodeEnricher(w.enrichers[in].committed.Metadata); err == nil && len(m.Snapshots) == 2 && m.Snapshots[0].State >= 0 && m.Snapshots[0].State != m.Snapshots[1].State {
 			w.damaged[in] = true
@@ -883,7 +856,7 @@ func (w *world) check() {
 		two.settings = 1
 		for i, k := range w.packets[p] {
 			offset := int64(i)
-			variants := [][]row{all(one.fold(p, offset, k, w.keeps)), all(two.fold(p, offset, k, w.keeps))}
+			variants := [][]row{all(one.fold(p, offset, k)), all(two.fold(p, offset, k))}
 			for _, name := range tables {
 				w.checkPacket(name, p, offset, variants)
 			}
@@ -944,14 +917,6 @@ func (w *world) checkPacket(name string, p uint32, offset int64, variants [][]ro
 		}
 		return t.rows[r]
 	}
-	if !w.keeps {
-		for _, r := range variants[0] {
-			if have(r) == 0 && r.final {
-				w.fail("%s: row %+v is lost", name, r)
-			}
-		}
-		return
-	}
 	whole := 0
 	var found []string
 	for _, rows := range variants {
@@ -978,26 +943,19 @@ func (w *world) checkPacket(name string, p uint32, offset int64, variants [][]ro
 func quiet(string, ...any) {}
 
 func TestSimulation(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		keeps bool
-	}{{"state kept", true}, {"no state kept", false}} {
-		t.Run(c.name, func(t *testing.T) {
-			if *seedFlag > 0 {
-				if err := simulate(*seedFlag, c.keeps, allRules, t.Logf); err != nil {
-					t.Error(err)
-				}
-				return
-			}
-			begin := time.Now()
-			for seed := uint64(1); seed <= uint64(*seedsFlag); seed++ {
-				if err := simulate(seed, c.keeps, allRules, quiet); err != nil {
-					t.Fatalf("%v\nonce more, with its story: go test -run 'TestSimulation/^%s$' ./delivery -seed %d -v", err, strings.ReplaceAll(c.name, " ", "_"), seed)
-				}
-			}
-			t.Logf("%d schedules, %.0f a second", *seedsFlag, float64(*seedsFlag)/time.Since(begin).Seconds())
-		})
+	if *seedFlag > 0 {
+		if err := simulate(*seedFlag, allRules, t.Logf); err != nil {
+			t.Error(err)
+		}
+		return
 	}
+	begin := time.Now()
+	for seed := uint64(1); seed <= uint64(*seedsFlag); seed++ {
+		if err := simulate(seed, allRules, quiet); err != nil {
+			t.Fatalf("%v\nonce more, with its story: go test -run TestSimulation ./delivery -seed %d -v", err, seed)
+		}
+	}
+	t.Logf("%d schedules, %.0f a second", *seedsFlag, float64(*seedsFlag)/time.Since(begin).Seconds())
 }
 
 // Each rule is needed: without it some schedule goes wrong. So the simulation would find the mistake.
@@ -1008,7 +966,7 @@ func TestEachRuleIsNeeded(t *testing.T) {
 	} {
 		t.Run(string(without), func(t *testing.T) {
 			for seed := uint64(1); seed <= 20_000; seed++ {
-				if err := simulate(seed, true, without, quiet); err != nil {
+				if err := simulate(seed, without, quiet); err != nil {
 					t.Logf("seed %d: %v", seed, err)
 					return
 				}
