@@ -357,7 +357,7 @@ func numbersFrom(t *testing.T, at uint64, out [][]byte) *delivery.Numbers {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := delivery.NewOwner(delivery.Assignment{Partition: 3, Generation: 7, Committed: delivery.Commit{Metadata: encoded}})
+	o, err := delivery.NewOwner(delivery.Assignment{Partition: 0, Generation: 7, Committed: delivery.Commit{Metadata: encoded}})
 	if err != nil {
 		t.Fatal(err)
 	}
