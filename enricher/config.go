@@ -64,6 +64,8 @@ type FoldConfig struct {
 	MaxSessions     int           `yaml:"max_sessions" doc:"Sessions in memory, a partition, of some 500 bytes each. Beyond it the oldest that nobody has answered is closed first, half-open ones among them."`
 	MaxWaiting      int           `yaml:"max_waiting_bytes" doc:"Batches that may wait for slower collectors, a partition. Beyond it their packets are late."`
 	PayloadLog      int           `yaml:"payload_log_bytes" doc:"Sampled payload that is kept, a partition, to compare what is sent again with."`
+	MaxApplications int           `yaml:"max_applications_bytes" doc:"What is kept, a partition, to recognise applications with, and of the fields found. Beyond it sessions that want more are read no further."`
+	KeepPayload     int           `yaml:"keep_payload" doc:"Bytes of each side's payload that are written with the session, from its beginning, as far as they are sampled. 0 for none."`
 	Packets         bool          `yaml:"packets" doc:"Whether a row is written for each packet."`
 }
 
@@ -73,7 +75,8 @@ func foldConfig(s fold.Settings) FoldConfig {
 		TCPIdle: s.TCPIdle, TCPHalfOpenIdle: s.TCPHalfOpenIdle, UDPIdle: s.UDPIdle, ICMPIdle: s.ICMPIdle, OtherIdle: s.OtherIdle,
 		FinalAfter: s.FinalAfter, Linger: s.Linger, Rollover: s.Rollover,
 		FirstVersion: s.FirstVersion, VersionEvery: s.VersionEvery, Freeze: s.Freeze,
-		FragmentTimeout: s.FragmentTimeout, MaxDatagrams: s.MaxDatagrams, MaxSessions: s.MaxSessions, MaxWaiting: s.MaxWaiting, PayloadLog: s.PayloadLog, Packets: s.Packets,
+		FragmentTimeout: s.FragmentTimeout, MaxDatagrams: s.MaxDatagrams, MaxSessions: s.MaxSessions, MaxWaiting: s.MaxWaiting, PayloadLog: s.PayloadLog,
+		MaxApplications: s.MaxApplications, KeepPayload: s.KeepPayload, Packets: s.Packets,
 	}
 }
 
@@ -84,7 +87,8 @@ func (c FoldConfig) settings(partitions int) fold.Settings {
 		TCPIdle: c.TCPIdle, TCPHalfOpenIdle: c.TCPHalfOpenIdle, UDPIdle: c.UDPIdle, ICMPIdle: c.ICMPIdle, OtherIdle: c.OtherIdle,
 		FinalAfter: c.FinalAfter, Linger: c.Linger, Rollover: c.Rollover,
 		FirstVersion: c.FirstVersion, VersionEvery: c.VersionEvery, Freeze: c.Freeze,
-		FragmentTimeout: c.FragmentTimeout, MaxDatagrams: c.MaxDatagrams, MaxSessions: c.MaxSessions, MaxWaiting: c.MaxWaiting, PayloadLog: c.PayloadLog, Packets: c.Packets,
+		FragmentTimeout: c.FragmentTimeout, MaxDatagrams: c.MaxDatagrams, MaxSessions: c.MaxSessions, MaxWaiting: c.MaxWaiting, PayloadLog: c.PayloadLog,
+		MaxApplications: c.MaxApplications, KeepPayload: c.KeepPayload, Packets: c.Packets,
 	}
 }
 
@@ -117,6 +121,10 @@ func (c FoldConfig) Validate() error {
 		return fmt.Errorf("max_waiting_bytes %d is less than 1 MiB", c.MaxWaiting)
 	case c.PayloadLog < 0:
 		return fmt.Errorf("payload_log_bytes %d is less than 0", c.PayloadLog)
+	case c.MaxApplications < 0:
+		return fmt.Errorf("max_applications_bytes %d is less than 0", c.MaxApplications)
+	case c.KeepPayload < 0 || c.KeepPayload > fold.MaxKeepPayload:
+		return fmt.Errorf("keep_payload %d is not between 0 and %d", c.KeepPayload, fold.MaxKeepPayload)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package fold
 
 import (
+	"github.com/tapweave/tapweave/enricher/application"
 	"github.com/tapweave/tapweave/proto/columns"
 )
 
@@ -9,6 +10,15 @@ type minute struct {
 	start        int64
 	sums, booked sums
 }
+
+// dimensions decide which sums a session is booked in, beside what its key says.
+type dimensions struct {
+	src uint8
+	app application.Name
+}
+
+// dimensions are those of the session as it stands.
+func (s *Session) dimensions() dimensions { return dimensions{s.orient(), s.application()} }
 
 // sums are by end.
 type sums struct {
@@ -38,33 +48,34 @@ func (s *Session) minute(t int64) *minute {
 	return m
 }
 
-// book puts out what the session carried since it was last booked. Where src has turned round since, what was
-// booked is taken out first. Minutes are kept for as long as that can happen.
+// book puts out what the session carried since it was last booked. Where a dimension has changed since (src has
+// turned round, the application was recognised), what was booked is taken out first. Minutes are kept for as
+// long as that can happen.
 func (f *Fold) book(s *Session) {
 	s.freeze(f.now)
-	src := s.orient()
+	d := s.dimensions()
 	for i := range s.minutes {
 		m := &s.minutes[i]
-		if src != s.src && m.booked != (sums{}) {
-			f.booking(s, s.src, m.start, sums{}, m.booked)
+		if d != s.booked && m.booked != (sums{}) {
+			f.booking(s, s.booked, m.start, sums{}, m.booked)
 			m.booked = sums{}
 		}
 		if m.sums != m.booked {
-			f.booking(s, src, m.start, m.sums, m.booked)
+			f.booking(s, d, m.start, m.sums, m.booked)
 			m.booked = m.sums
 		}
 	}
-	s.src = src
+	s.booked = d
 	if s.frozen {
 		s.minutes = nil
 	}
 }
 
 // booking puts out the difference of two sums.
-func (f *Fold) booking(s *Session, src uint8, minute int64, now, was sums) {
-	dst := 1 - src
+func (f *Fold) booking(s *Session, d dimensions, minute int64, now, was sums) {
+	src, dst := d.src, 1-d.src
 	t := columns.Traffic{
-		TrafficDimensions: columns.TrafficDimensions{Minute: minute, Tenant: s.key.Tenant, IPProtocol: s.key.Protocol, DstPort: s.key.HighPort},
+		TrafficDimensions: columns.TrafficDimensions{Minute: minute, Tenant: s.key.Tenant, IPProtocol: s.key.Protocol, DstPort: s.key.HighPort, App: d.app.String()},
 		TrafficSums: columns.TrafficSums{
 			Sessions:   now.sessions - was.sessions,
 			SrcPackets: now.packets[src] - was.packets[src], DstPackets: now.packets[dst] - was.packets[dst],

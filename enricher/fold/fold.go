@@ -14,6 +14,7 @@
 //	table.go     the session of a packet: keys, borders, timers
 //	tcp.go       sequence numbers, state, closes
 //	session.go   what a session knows, and its row
+//	application.go  sampled payload read: package application
 //	booking.go   traffic by minute
 package fold
 
@@ -46,28 +47,29 @@ type Output interface {
 type Reason uint8
 
 const (
-	Undecodable      Reason = iota // records that are not what they should be
-	OtherPartitions                // batches made for another number of partitions
-	RepeatedBatch                  // batches written twice by a retry
-	TooLate                        // packets behind the watermark by more than the limit
-	Late                           // packets behind the watermark that were folded
-	ProducersRetired               // producers that fell silent without a goodbye
-	StaleControl                   // control records of an earlier owner
-	SecondCopies                   // packets that another tap point had seen
-	FragmentsUnowned               // fragments of datagrams whose first one is missing
-	FragmentsEvicted               // datagrams given up because too many were open
-	DatagramsBroken                // whole datagrams whose transport header is wrong
-	SessionsEvicted                // sessions closed because there were too many
-	Packets                        // packets folded, second copies not counted
-	SessionsBegun                  // sessions created
-	QuotesUnmatched                // ICMP errors about a session that is not known
-	WatermarkForced                // times the watermark went on because too much waited
-	SkewedBatches                  // batches of producers whose clock is off
-	WatermarkAhead                 // batches that promised more than their own clock
-	InFuture                       // packets captured later than their batch was sent: given the latest time that its clock allows
-	Inconsistent                   // packets whose lengths contradict each other
-	OtherPartition                 // packets between addresses of another partition
-	BatchesShed                    // batches whose collector had shed packets since the one before
+	Undecodable         Reason = iota // records that are not what they should be
+	OtherPartitions                   // batches made for another number of partitions
+	RepeatedBatch                     // batches written twice by a retry
+	TooLate                           // packets behind the watermark by more than the limit
+	Late                              // packets behind the watermark that were folded
+	ProducersRetired                  // producers that fell silent without a goodbye
+	StaleControl                      // control records of an earlier owner
+	SecondCopies                      // packets that another tap point had seen
+	FragmentsUnowned                  // fragments of datagrams whose first one is missing
+	FragmentsEvicted                  // datagrams given up because too many were open
+	DatagramsBroken                   // whole datagrams whose transport header is wrong
+	SessionsEvicted                   // sessions closed because there were too many
+	Packets                           // packets folded, second copies not counted
+	SessionsBegun                     // sessions created
+	QuotesUnmatched                   // ICMP errors about a session that is not known
+	WatermarkForced                   // times the watermark went on because too much waited
+	SkewedBatches                     // batches of producers whose clock is off
+	WatermarkAhead                    // batches that promised more than their own clock
+	InFuture                          // packets captured later than their batch was sent: given the latest time that its clock allows
+	Inconsistent                      // packets whose lengths contradict each other
+	OtherPartition                    // packets between addresses of another partition
+	BatchesShed                       // batches whose collector had shed packets since the one before
+	ApplicationsGivenUp               // sessions whose payload was read no further because too much was kept
 	numReasons
 )
 
@@ -76,7 +78,7 @@ var reasonNames = [numReasons]string{
 	"producers_retired", "stale_control_records", "second_copies", "fragments_without_first", "datagrams_evicted",
 	"datagrams_malformed", "sessions_evicted", "packets_folded", "sessions_begun", "icmp_quotes_unmatched",
 	"watermark_forced", "skewed_batches", "watermarks_ahead_of_clock", "packets_in_future", "packets_inconsistent",
-	"packets_of_other_partitions", "batches_after_shedding",
+	"packets_of_other_partitions", "batches_after_shedding", "applications_given_up",
 }
 
 // String is the reason as it stands in metrics and in pipeline_stats.
@@ -109,17 +111,18 @@ type Fold struct {
 	disputedSince int64   // log time
 	clocks        []int64 // scratch
 
-	merge     merger
-	copies    copies
-	fragments fragments
-	sheds     sheds
-	payload   payloadLog
-	table     table
-	timers    timers
-	taps      taps
-	offset    int64  // of the record being folded
-	serial    uint64 // of the reference made last
-	now       int64  // event time: no timer due before it is left
+	merge        merger
+	copies       copies
+	fragments    fragments
+	sheds        sheds
+	payload      payloadLog
+	applications int // bytes that the sessions hold of what was recognised
+	table        table
+	timers       timers
+	taps         taps
+	offset       int64  // of the record being folded
+	serial       uint64 // of the reference made last
+	now          int64  // event time: no timer due before it is left
 }
 
 type producerKey struct {

@@ -177,7 +177,8 @@ func (f *Fold) deliverDatagram(d *datagram, isWhole bool) {
 	}
 	p := packet.Packet{Time: d.last, Length: d.bytes, ID: d.key.id, WindowScale: packet.NoWindowScale}
 	flow := d.flow
-	switch parseTransport(&flow, &p, h, length) {
+	found, header := parseTransport(&flow, &p, h, length)
+	switch found {
 	case headerMissing:
 		f.counts[FragmentsUnowned] += d.fragments
 		return
@@ -185,7 +186,11 @@ func (f *Fold) deliverDatagram(d *datagram, isWhole bool) {
 		f.counts[DatagramsBroken]++
 		return
 	}
+	if len(h) > header {
+		p.Data = h[header:min(len(h), header+int(p.Payload))] // as much of the payload as travels with fragments
+	}
 	if !isWhole && flow.Protocol == packet.ProtoTCP {
+		p.Data = nil
 		p.Payload, p.Flags = 0, p.Flags&^(packet.SYN|packet.FIN|packet.RST)
 	}
 	var r ref
@@ -206,45 +211,49 @@ const (
 	headerBroken
 )
 
-// parseTransport reads the transport header in h, of a datagram with length bytes behind the IP header.
-func parseTransport(fl *packet.Flow, p *packet.Packet, h []byte, length uint32) headerFound {
+// parseTransport reads the transport header in h, of a datagram with length bytes behind the IP header, and
+// returns its length.
+func parseTransport(fl *packet.Flow, p *packet.Packet, h []byte, length uint32) (found headerFound, size int) {
 	be := binary.BigEndian
 	p.Payload = length
 	switch fl.Protocol {
 	case packet.ProtoTCP:
 		if len(h) < 20 {
-			return headerMissing
+			return headerMissing, 0
 		}
 		header := uint32(h[12]>>4) * 4
 		if header < 20 {
-			return headerBroken
+			return headerBroken, 0
 		}
 		p.Seq, p.Ack, p.Flags, p.Window, p.Checksum = be.Uint32(h[4:]), be.Uint32(h[8:]), h[13], be.Uint16(h[14:]), be.Uint16(h[16:])
 		p.Payload = max(length, header) - header
+		size = int(header)
 	case packet.ProtoUDP, packet.ProtoUDPLite:
 		if len(h) < 8 {
-			return headerMissing
+			return headerMissing, 0
 		}
 		p.Payload = max(length, 8) - 8
+		size = 8
 		p.Checksum = be.Uint16(h[6:])
 	case packet.ProtoICMP, packet.ProtoICMPv6:
 		if len(h) < 8 {
-			return headerMissing
+			return headerMissing, 0
 		}
 		fl.SrcPort, fl.DstPort, fl.ICMPID = uint16(h[0]), uint16(h[1]), 0
 		if fl.Protocol == packet.ProtoICMP && h[0] != 3 || fl.Protocol == packet.ProtoICMPv6 && h[0] >= 128 {
 			fl.ICMPID = be.Uint16(h[4:])
 		}
-		p.Checksum, p.Payload = be.Uint16(h[2:]), max(length, 8)-8
-		return headerRead
+		p.Checksum, p.Payload, size = be.Uint16(h[2:]), max(length, 8)-8, 8
+		return headerRead, size
 	case packet.ProtoSCTP, packet.ProtoDCCP:
 		if len(h) < 12 {
-			return headerMissing
+			return headerMissing, 0
 		}
 		p.Payload = max(length, 12) - 12
+		size = 12
 	default:
-		return headerRead
+		return headerRead, size
 	}
 	fl.SrcPort, fl.DstPort = be.Uint16(h), be.Uint16(h[2:])
-	return headerRead
+	return headerRead, size
 }

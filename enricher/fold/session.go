@@ -3,6 +3,7 @@ package fold
 import (
 	"slices"
 
+	"github.com/tapweave/tapweave/enricher/application"
 	"github.com/tapweave/tapweave/proto/columns"
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/proto/session"
@@ -50,14 +51,16 @@ type Session struct {
 	history   history
 	minutes   []minute
 	path      path
+	app       *application.Session // nil until payload is sampled
 
 	icmpErrors, late, duplicates uint64
 	version                      uint32
-	timer                        int32  // place in the heap of timers, plus one
-	sampled                      uint32 // once final, see whole
-	opener                       uint8  // who sent the first packet
-	src                          uint8  // once frozen, and in the bookings made
-	begun                        bool   // counted in a minute
+	timer                        int32      // place in the heap of timers, plus one
+	sampled                      uint32     // once final, see whole
+	fixed                        dimensions // once frozen
+	booked                       dimensions // in the bookings made
+	opener                       uint8      // who sent the first packet
+	begun                        bool       // counted in a minute
 	frozen                       bool
 	dirty                        bool // changed since the last version
 	final                        bool
@@ -206,10 +209,10 @@ func (s *Session) pay(side uint8, t int64, n uint64) {
 	}
 }
 
-// freeze fixes who is src once the session is old enough.
+// freeze fixes who is src, and the application, once the session is old enough.
 func (s *Session) freeze(now int64) {
 	if !s.frozen && now-s.created > int64(s.fold.set.Freeze) {
-		s.src, s.frozen = s.orient(), true
+		s.fixed, s.frozen = s.dimensions(), true
 	}
 }
 
@@ -217,7 +220,7 @@ func (s *Session) freeze(now int64) {
 // sender of the first packet, unless only the other side can be the client (Zeek's guess).
 func (s *Session) orient() uint8 {
 	if s.frozen {
-		return s.src
+		return s.fixed.src
 	}
 	h := &s.handshake
 	switch {
@@ -306,6 +309,9 @@ func (s *Session) Row(d *columns.Session) {
 	d.ConnState = s.connState(src)
 	d.History = s.history.text(src, src != s.opener)
 	d.CloseReason, d.IsFinal, d.Version = closeReasons[s.reason], s.final, s.version
+	if d.App = s.application().String(); s.app != nil {
+		s.app.Fill(d, src)
+	}
 	d.ICMPErrors, d.LatePackets, d.DuplicatePackets = s.icmpErrors, s.late, s.duplicates
 	d.Sampled = s.share()
 	f := s.fold

@@ -47,9 +47,18 @@ type Settings struct {
 	// PayloadLog is how many bytes of sampled payload are kept to be compared with what is sent again.
 	PayloadLog int
 
+	// MaxApplications is how many bytes may be kept, of all sessions, to recognise applications with and of what
+	// was found. Beyond it the payload of the session that wants more is read no further.
+	MaxApplications int
+	// KeepPayload is how many bytes of each side's payload are kept, from its beginning; 0: none.
+	KeepPayload int
+
 	// Packets says whether a row is put out for each packet.
 	Packets bool
 }
+
+// MaxKeepPayload is the largest KeepPayload: a row with both sides' payload has to fit an output.
+const MaxKeepPayload = 16 << 10
 
 // Never is longer than any session: for timeouts that are not to happen.
 const Never = 100 * 365 * 24 * time.Hour
@@ -78,6 +87,7 @@ func DefaultSettings() Settings {
 		MaxSessions:     1 << 17,
 		MaxWaiting:      64 << 20,
 		PayloadLog:      4 << 20,
+		MaxApplications: 64 << 20,
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tapweave/tapweave/enricher/application"
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/proto/record"
 	"github.com/tapweave/tapweave/proto/session"
@@ -134,6 +135,7 @@ func (f *Fold) code(c *coder) {
 	num(c, &f.offset)
 	num(c, &f.serial)
 	num(c, &f.now)
+	num(c, &f.applications)
 	c.since(max(f.now, 0))
 
 	list(c, &f.names, math.MaxInt32, (*coder).string)
@@ -174,6 +176,8 @@ func (s *Settings) code(c *coder) {
 	num(c, &s.MaxSessions)
 	num(c, &s.MaxWaiting)
 	num(c, &s.PayloadLog)
+	num(c, &s.MaxApplications)
+	num(c, &s.KeepPayload)
 	flag(c, &s.Packets)
 }
 
@@ -337,12 +341,35 @@ func (s *Session) code(c *coder) {
 	num(c, &s.version)
 	num(c, &s.sampled)
 	below(c, &s.opener, 2)
-	below(c, &s.src, 2)
+	s.fixed.code(c)
+	s.booked.code(c)
+	codeApplication(c, &s.app)
 	flag(c, &s.begun)
 	flag(c, &s.frozen)
 	flag(c, &s.dirty)
 	flag(c, &s.final)
 	below(c, &s.reason, len(closeReasons))
+}
+
+func (d *dimensions) code(c *coder) {
+	below(c, &d.src, 2)
+	below(c, &d.app, application.Names)
+}
+
+// codeApplication codes what package application knows of a session, in that package's own form.
+func codeApplication(c *coder, s **application.Session) {
+	var b []byte
+	if !c.loading && *s != nil {
+		b = (*s).Append(nil)
+	}
+	c.bytes(&b, math.MaxInt32)
+	if !c.loading || len(b) == 0 || c.err != nil {
+		return
+	}
+	*s = new(application.Session)
+	if rest, err := (*s).Load(b); err != nil || len(rest) > 0 {
+		c.fail("what was recognised of a session does not decode")
+	}
 }
 
 func codeKey(c *coder, k *session.Key) {

@@ -71,6 +71,8 @@ var derived = map[string]string{
 	"timer.s":              "saved by its number",
 	"packet.Flow.VLANs":    "as many as NVLANs says",
 	"packet.Flow.Carriers": "as many as NCarriers says",
+	"http2.Side.decoder":   "the header blocks",
+	"http2.Side.message":   "scratch",
 	"sighting.taps":        "as many as ntaps says",
 }
 

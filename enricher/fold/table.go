@@ -308,6 +308,9 @@ func (f *Fold) deliver(r *ref, p *packet.Packet, fr frames, late bool) *Session 
 		if r.key.Protocol == packet.ProtoUDP || r.key.Protocol == packet.ProtoUDPLite {
 			s.history.once(eventData, r.side)
 		}
+		if len(p.Data) > 0 && r.key.Protocol == packet.ProtoUDP {
+			f.readDatagram(s, r.side, p)
+		}
 	}
 	r.s = s
 	f.schedule(s, p.Time)
@@ -546,6 +549,9 @@ func (f *Fold) finish(s *Session, at int64) {
 
 // emit puts out a version of the session, and books what it has carried since the last.
 func (f *Fold) emit(s *Session) {
+	if s.app != nil {
+		f.recognise(s)
+	}
 	s.version++
 	s.dirty = false
 	f.book(s)
@@ -560,6 +566,9 @@ func (f *Fold) settle(s *Session, at int64) {
 	f.out.Settled(at, s)
 	f.timers.remove(s)
 	f.table.remove(s)
+	if s.app != nil {
+		f.applications -= s.app.Bytes
+	}
 	s.gone = true
 }
 

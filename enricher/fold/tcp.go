@@ -473,6 +473,9 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 		}
 		f.payload.compare(q, from, next, payload < uint64(p.Payload), p.Data, f.set.PayloadLog)
 	}
+	if p.Payload > 0 && (len(p.Data) > 0 || s.app != nil) {
+		f.readSegment(s, side, p)
+	}
 	s.pay(side, p.Time, payload)
 	q.facts |= spoke
 	if answers && p.Seq == q.isn && q.retransmits > before {
