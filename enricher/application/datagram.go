@@ -352,10 +352,10 @@ func isNTP(b []byte, size int) answer {
 		return none
 	}
 	stratum, poll, precision := b[1], int8(b[2]), int8(b[3])
-	if stratum > 16 || poll < 0 || poll > 17 || precision > 0 || precision < -40 {
+	if stratum > 16 || poll < 0 || poll > 17 || precision > 0 || precision < -40 || b[4] != 0 || b[8] != 0 {
 		return none
 	}
-	transmit := be.Uint32(b[40:])
+	transmit := be.Uint32(b[40:]) // above: the delay and dispersion to the root are far below 256 s
 	switch mode {
 	case 3:
 		plain := true

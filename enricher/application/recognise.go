@@ -36,12 +36,16 @@ func named(k kind, n Name, s Stage) answer { return answer{k, set(n), s} }
 // change that. last says that no more will come: then it does not ask for more. Bytes whose place in the
 // side's stream is not known (not certain) have to be recognised beyond doubt.
 func recogniseStream(b []byte, certain, last bool) answer {
-	var weak answer
-	waiting := false
+	if len(b) >= maxFirst {
+		b, last = b[:maxFirst], true
+	}
+	var weak, strong answer
+	waiting, strongs := false, 0
 	for _, recognise := range recognisers {
 		switch a := recognise(b, last); a.kind {
 		case sure:
-			return a
+			strong = a
+			strongs++
 		case more:
 			waiting = true
 		case maybe:
@@ -52,6 +56,10 @@ func recogniseStream(b []byte, certain, last bool) answer {
 		}
 	}
 	switch {
+	case strongs == 1:
+		return strong
+	case strongs > 1:
+		return soonest(b)
 	case waiting && !last:
 		return unsure
 	case weak.set == 0:
@@ -63,7 +71,20 @@ func recogniseStream(b []byte, certain, last bool) answer {
 	return weak
 }
 
-// recognisers are asked in turn. Each says no at the first byte that does not fit, and at most one is sure.
+// soonest is what was sure with the fewest bytes, where several recognisers are with all of b.
+func soonest(b []byte) answer {
+	for n := 1; n <= len(b); n++ {
+		for _, recognise := range recognisers {
+			if a := recognise(b[:n], false); a.kind == sure {
+				return a
+			}
+		}
+	}
+	return none
+}
+
+// recognisers are asked together. What one says once it has stopped asking for more does not change with more
+// bytes.
 var recognisers = [...]func(b []byte, last bool) answer{
 	isTLS, isHTTPRequest, isTextResponse, isSSH, isHTTP2, isDNSStream,
 	isRDP, isSMB, isKerberosStream, isLDAPStream, isNTLM, isDCERPC,

@@ -171,15 +171,18 @@ func isLDAPStream(b []byte, last bool) answer {
 	if b[0] != 0x30 {
 		return none
 	}
-	if len(b) < 24 && !last {
-		if len(b) >= 9 {
-			if a := ldap(b); a.kind == sure || len(b) >= 16 {
-				return a
-			}
-		}
+	if len(b) < 6 && !last {
 		return unsure
 	}
-	return ldap(b)
+	n, at := derLength(b[1:])
+	if at == 0 {
+		return none
+	}
+	enough := min(1+at+n, 64)
+	if len(b) < enough && !last {
+		return unsure
+	}
+	return ldap(b[:min(len(b), enough)])
 }
 
 // ldap knows an LDAPMessage by its identifier and the beginning of its operation (RFC 4511, section 4.2 and
@@ -289,10 +292,17 @@ func isSOCKS(b []byte, last bool) answer {
 			return none
 		}
 		if n == 0 {
+			if len(b) == 2 && !last {
+				return unsure
+			}
 			return named(maybe, SOCKS, socks5Server)
 		}
 		if n > 9 {
 			return none
+		}
+		// "05 02 01 00 05 00": the choice of a password, it is accepted, and so is the request.
+		if n == 2 && len(b) >= 6 && string(b[2:6]) == "\x01\x00\x05\x00" {
+			return named(maybe, SOCKS, socks5Server)
 		}
 		for _, m := range b[2:min(len(b), 2+n)] {
 			if m > 9 && m < 0x80 {
@@ -319,6 +329,7 @@ func isSOCKS(b []byte, last bool) answer {
 		if len(b) < 9 {
 			return unsure
 		}
+		b = b[:min(len(b), 512)]
 		n := socks4Request(b)
 		switch {
 		case n > 0 && n < 512 && printable(bytes.ReplaceAll(b[8:n], []byte{0}, nil)):
@@ -617,10 +628,11 @@ func isCassandra(b []byte, last bool) answer {
 	case !response && b[4] == 5 && n == 0, response && b[4] == 2 && n == 0: // OPTIONS, READY
 		return named(maybe, Cassandra, done)
 	case !response && b[4] == 1 && n < 4096, response && b[4] == 6 && n < 65536: // STARTUP, SUPPORTED: a map
-		if len(b) < int(min(9+n, 512)) && !last {
+		size := int(min(9+n, 512))
+		if len(b) < size && !last {
 			return unsure
 		}
-		body := b[9:min(len(b), 521)]
+		body := b[9:min(len(b), size)]
 		if bytes.Contains(body, []byte("CQL_VERSION")) {
 			return named(sure, Cassandra, done)
 		}

@@ -7,6 +7,7 @@ import "bytes"
 
 // isGreeting knows what servers of SMTP, FTP, POP3 and IMAP begin with (RFC 5321, 959, 1939, 3501).
 func isGreeting(b []byte, last bool) answer {
+	b = b[:min(len(b), maxLine)]
 	switch beginsAny(b, "220 ", "220-", "120 ", "421 ", "554 ", "* OK ", "* OK\r", "* PREAUTH ", "* BYE ", "+OK ", "+OK\r\n") {
 	case no:
 		return none
@@ -53,6 +54,7 @@ func printable(b []byte) bool {
 
 // isTextCommand knows what clients of the same begin with.
 func isTextCommand(b []byte, last bool) answer {
+	b = b[:min(len(b), maxLine)]
 	k := beginsFold(b, "EHLO ", "HELO ", "LHLO ", "USER ", "CAPA\r", "APOP ", "STLS\r", "AUTH TLS", "AUTH SSL", "FEAT\r")
 	if k == no {
 		k = imapCommand(b)
@@ -236,6 +238,7 @@ func isMemcached(b []byte, last bool) answer {
 }
 
 func memcachedText(b []byte, last bool) answer {
+	b = b[:min(len(b), maxLine)]
 	k := beginsAny(b, "get ", "gets ", "gat ", "set ", "add ", "replace ", "append ", "prepend ", "cas ", "incr ", "decr ", "delete ", "touch ",
 		"stats\r\n", "stats ", "version\r\n", "flush_all", "VALUE ", "STORED\r\n", "NOT_STORED\r\n", "END\r\n", "STAT ", "VERSION ", "DELETED\r\n")
 	switch k {

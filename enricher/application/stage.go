@@ -60,7 +60,7 @@ const (
 func (r *Reader) step(s *Session, b []byte) int {
 	switch r.Stage {
 	case start:
-		a := recogniseStream(b, r.Certain, len(b) >= maxFirst)
+		a := recogniseStream(b, r.Certain, false)
 		if a.kind == more {
 			return 0
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 )
 
 // The captures that the set's README calls not exact, figure by figure, with the reason. A figure is one of
-// packets, bytes, payload, sessions, others.
+// packets, bytes, payload, sessions, others, names.
 var notExact = map[string]map[string]string{
 	"nDPI__ip_fragmented_garbage.pcap": {
 		"packets":  "6: four connections depend on how tshark puts overlapping garbage together",
@@ -35,6 +36,7 @@ var notExact = map[string]map[string]string{
 		"payload":  "6: UDP lengths are fuzzed",
 		"sessions": "6: a fragment whose first one is missing",
 		"others":   "6: fuzzed protocol numbers and extension headers",
+		"names":    "9: fuzzed names, and names of NetBIOS, which are no DNS",
 	},
 }
 
@@ -43,6 +45,17 @@ type truthFile struct {
 	TCP     []conversation `json:"tcp"`
 	UDP     []conversation `json:"udp"`
 	OtherIP []conversation `json:"other_ip"`
+
+	Names struct {
+		SNI       []string `json:"sni"`
+		Host      []string `json:"http_host"`
+		Authority []string `json:"http2_authority"`
+		Question  []string `json:"dns_qname"`
+	} `json:"names"`
+	// Independent is a scan without tshark, which takes zeek__rdp-to-ssl.pcap for RDP and sees no ClientHello there.
+	Independent struct {
+		SNI map[string]int `json:"sni"`
+	} `json:"independent"`
 }
 
 type conversation struct {
@@ -125,17 +138,21 @@ func (s *sums) add(swapped bool, packets, bytes, payload [2]uint64) {
 	}
 }
 
-// truth reads what a capture's truth file says of each tuple.
-func truth(t *testing.T, path string) map[tuple]*sums {
+// readTruth reads a capture's truth file.
+func readTruth(t *testing.T, path string) (f truthFile) {
 	t.Helper()
 	text, err := os.ReadFile(capturetest.Truth(path))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var f truthFile
 	if err := json.Unmarshal(text, &f); err != nil {
 		t.Fatal(err)
 	}
+	return f
+}
+
+// truth is what a truth file says of each tuple.
+func truth(f truthFile) map[tuple]*sums {
 	all := map[tuple]*sums{}
 	add := func(protocol uint8, c conversation) {
 		key, swapped := newTuple(protocol, c.A, c.B)
@@ -180,6 +197,12 @@ type sessionLine struct {
 	ID               string    `json:"session_id"`
 	CloseReason      string    `json:"close_reason"`
 	IsFinal          bool      `json:"is_final"`
+	App              string    `json:"app"`
+	TLSSNI           string    `json:"tls_sni"`
+	HTTPHost         string    `json:"http_host"`
+	HTTPHosts        []string  `json:"http_hosts"`
+	DNSQuery         string    `json:"dns_query"`
+	DNSQueries       []string  `json:"dns_queries"`
 }
 
 func (s *sessionLine) tuple() (t tuple, swapped bool) {
@@ -305,7 +328,7 @@ func TestTruth(t *testing.T) {
 		name := filepath.Base(path)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			want := truth(t, path)
+			file := readTruth(t, path)
 			_, lines := sessionsOf(t, DefaultOptions(), path)
 			got := map[tuple]*sums{}
 			byTuple := map[tuple][]sessionLine{}
@@ -328,12 +351,44 @@ func TestTruth(t *testing.T) {
 			for _, s := range got {
 				s.sessions = max(s.sessions, 1) // without a SYN, and without TCP, tshark never splits
 			}
-			compareTruth(t, name, got, want)
+			compareTruth(t, name, got, truth(file), differingNames(&file, lines))
 		})
 	}
 }
 
-func compareTruth(t *testing.T, name string, got, want map[tuple]*sums) {
+// differingNames says which server names, hosts and DNS names were found that the truth does not have, and the
+// other way round.
+func differingNames(f *truthFile, lines []sessionLine) (differ []string) {
+	compare := func(what string, want []string, of func(*sessionLine) []string) {
+		found := map[string]bool{}
+		for i := range lines {
+			for _, n := range of(&lines[i]) {
+				found[n] = true
+			}
+		}
+		for _, n := range want {
+			if n != "" && !found[n] {
+				differ = append(differ, fmt.Sprintf("%s %q not found", what, n))
+			}
+		}
+		for n := range found {
+			if n != "" && !slices.Contains(want, n) {
+				differ = append(differ, fmt.Sprintf("%s %q found", what, n))
+			}
+		}
+	}
+	servers := f.Names.SNI
+	for n := range f.Independent.SNI {
+		servers = append(servers, n)
+	}
+	compare("server name", servers, func(l *sessionLine) []string { return []string{l.TLSSNI} })
+	compare("host", append(f.Names.Host, f.Names.Authority...), func(l *sessionLine) []string { return append(l.HTTPHosts, l.HTTPHost) })
+	compare("DNS name", f.Names.Question, func(l *sessionLine) []string { return append(l.DNSQueries, l.DNSQuery) })
+	slices.Sort(differ)
+	return differ
+}
+
+func compareTruth(t *testing.T, name string, got, want map[tuple]*sums, names []string) {
 	t.Helper()
 	excused := notExact[name]
 	used := map[string]bool{}
@@ -377,6 +432,12 @@ func compareTruth(t *testing.T, name string, got, want map[tuple]*sums) {
 		if g.sessions != w.sessions {
 			differ("sessions", k, g.sessions, w.sessions)
 		}
+	}
+	if len(names) > 0 {
+		if excused["names"] == "" {
+			t.Errorf("names: %s", strings.Join(names, ", "))
+		}
+		used["names"] = true
 	}
 	for figure, reason := range excused {
 		if !used[figure] {
