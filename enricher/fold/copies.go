@@ -79,6 +79,9 @@ type sighting struct {
 	depth    uint8
 }
 
+// maxSightings bounds the memory for the copies that a producer may still have which was silent for too long.
+const maxSightings = 1 << 20
+
 func (c *copies) init() {
 	c.ring = make([]sighting, 256)
 	c.datagrams = map[int]*datagram{}

@@ -96,7 +96,8 @@ type Fold struct {
 	names     []string    // collectors, in order of appearance
 	nameIndex map[string]uint32
 	watermark int64
-	started   bool // a producer has spoken
+	behind    int64 // least last word of those that may still send what is older than the watermark
+	started   bool  // a producer has spoken
 
 	logTime    int64  // ns, from ticks
 	log, owner uint64 // epoch of the newest owner
@@ -137,6 +138,7 @@ type producer struct {
 	watermark int64
 	spoke     int64 // log time
 	live      bool
+	retired   bool // silent for too long, and not replaced: it may come back with what it has
 	clocked   bool // its last record bore a clock
 	skewed    bool // that is off
 	suspect   bool // that was off when it was last compared
@@ -266,6 +268,7 @@ func (f *Fold) batch(b *pb.PacketBatch) error {
 		return nil
 	}
 	p.sequence, p.spoke, p.live = b.Sequence, f.logTime, b.Kind != pb.PacketBatch_GOODBYE
+	p.retired = false
 	f.hear(p, b.Clock)
 	f.started = true
 	latest, promised := int64(latestTime), b.Watermark
@@ -322,7 +325,7 @@ func (f *Fold) producer(b *pb.PacketBatch) *producer {
 	}
 	for _, p := range f.spoken {
 		if p.name == name && p.key.incarnation < b.Incarnation {
-			p.live = false
+			p.live, p.retired = false, false
 		}
 	}
 	p := &producer{key: k, name: name, watermark: math.MinInt64}
@@ -349,7 +352,7 @@ func (f *Fold) tick(t *pb.Tick) {
 	live := false
 	for _, p := range f.spoken {
 		if p.live && f.logTime-p.spoke >= int64(f.set.Retire) {
-			p.live = false
+			p.live, p.retired = false, true
 			f.counts[ProducersRetired]++
 		}
 	}
@@ -364,14 +367,26 @@ func (f *Fold) tick(t *pb.Tick) {
 		return gone
 	})
 	if !live && f.started {
+		f.look()
 		f.advanceTo(f.watermark + d)
 		return
 	}
 	f.advance()
 }
 
+// look finds out who is behind. What a producer whose clock is off sends is folded on arrival, and is of that time.
+func (f *Fold) look() {
+	f.behind = math.MaxInt64
+	for _, p := range f.spoken {
+		if (p.live || p.retired) && !p.skewed {
+			f.behind = min(f.behind, p.watermark)
+		}
+	}
+}
+
 // advance moves the watermark to the least of the live producers' last words, if that is forward.
 func (f *Fold) advance() {
+	f.look()
 	w, live := int64(math.MaxInt64), false
 	for _, p := range f.spoken {
 		if p.live && !p.skewed {
@@ -418,7 +433,16 @@ func (f *Fold) elapse(t int64) {
 		}
 	}
 	f.now = t
-	f.copies.forget(t - int64(f.set.CopyDelay))
+	f.copies.forget(f.oldestCopy(t))
+}
+
+// oldestCopy is the time of the oldest packet of which a copy may still come at event time t. A producer that was
+// retired, or that has come back since, has what was captured since its last word.
+func (f *Fold) oldestCopy(t int64) int64 {
+	if f.behind < t && f.copies.tail-f.copies.head < maxSightings {
+		t = min(t, max(f.behind, f.watermark-int64(f.set.LateLimit)))
+	}
+	return t - int64(f.set.CopyDelay)
 }
 
 // end folds what waits, and closes every session.

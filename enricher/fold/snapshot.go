@@ -120,6 +120,7 @@ func (f *Fold) code(c *coder) {
 		num(c, &f.counts[i])
 	}
 	num(c, &f.watermark)
+	num(c, &f.behind)
 	flag(c, &f.started)
 	num(c, &f.logTime)
 	num(c, &f.log)
@@ -189,6 +190,7 @@ func (p *producer) code(c *coder) {
 	num(c, &p.watermark)
 	num(c, &p.spoke)
 	flag(c, &p.live)
+	flag(c, &p.retired)
 	flag(c, &p.clocked)
 	flag(c, &p.skewed)
 	flag(c, &p.suspect)

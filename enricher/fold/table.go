@@ -398,17 +398,33 @@ func (f *Fold) begin(r *ref, p *packet.Packet) *Session {
 	if f.table.count >= f.set.MaxSessions {
 		f.evict()
 	}
+	older := f.table.newest(r.hash, &r.key)
+	created := p.Time
+	for older.createdAt(created) {
+		created++ // no two sessions have the same id
+	}
 	s := &Session{
 		fold: f, number: f.counts[SessionsBegun] + 1, key: r.key, hash: r.hash,
-		created: p.Time, start: p.Time, last: p.Time,
+		created: created, start: p.Time, last: p.Time,
 		opener: r.side,
 	}
 	for i := range s.ends {
 		s.ends[i].sequence.flaws = &flawless
 	}
 	f.counts[SessionsBegun]++
-	f.table.add(s, f.table.newest(r.hash, &r.key))
+	f.table.add(s, older)
 	return s
+}
+
+// createdAt says whether one of the newest sessions of the key was created by a packet of time t.
+func (s *Session) createdAt(t int64) bool {
+	for n := 0; s != nil && n < 16; n++ {
+		if s.created == t {
+			return true
+		}
+		s = s.older
+	}
+	return false
 }
 
 // evict closes the oldest session that nobody has answered: half-open ones, scans, what is sent to nobody, or

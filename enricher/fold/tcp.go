@@ -222,6 +222,12 @@ func (q *sequence) missing() (n uint64) {
 func (f *Fold) tcp(s *Session, r *ref, p *packet.Packet, fr frames, late bool) *Session {
 	if late {
 		s = s.at(p.Time)
+		for n := s; n != nil; n = n.newer {
+			if n.fits(r.side, p) { // what began n may be late too
+				s = n
+				break
+			}
+		}
 	}
 	if s != nil && s.held != nil && s.takesUp(r, p) {
 		s = f.reuse(s)
@@ -264,8 +270,8 @@ func (f *Fold) afterClose(s *Session, r *ref, p *packet.Packet) bool {
 	if p.Flags&packet.SYN != 0 && s.numbersAnew(r.side, p) {
 		return false
 	}
-	if !s.final && p.Time-s.last <= int64(f.set.FinalAfter) {
-		return true
+	if p.Time <= s.last || !s.final && p.Time-s.last <= int64(f.set.FinalAfter) {
+		return true // captured before it was final, however late it comes
 	}
 	finalAt := s.finalAt
 	if !s.final {
@@ -295,11 +301,17 @@ func (s *Session) numbersAnew(side uint8, p *packet.Packet) bool {
 	case q.has(sentSYN | sentSYNACK):
 		return p.Seq != q.isn
 	case q.has(tracked):
-		return q.unwrap(p.Seq+1) != q.first
+		// It may come behind what its side sent next, and of that some may be missing.
+		d := q.first - q.unwrap(p.Seq+1)
+		return d < 0 || d > smallWindow
 	case o.has(acked):
 		// Nothing of this side was seen, but the other side has acknowledged some of it.
 		d := int32(o.ack - p.Seq)
 		return d < 1 || d > smallWindow
+	case q.has(spoke):
+		// Nothing of what it sent occupied a number.
+		d := int32(q.last - p.Seq)
+		return d < 0 || d > smallWindow
 	}
 	return false
 }
@@ -425,7 +437,7 @@ func (s *Session) validReset(side uint8, p *packet.Packet) bool {
 		return n >= q.next-window && n <= q.next+window
 	case p.Flags&packet.ACK != 0 && o.has(tracked):
 		n := o.unwrap(p.Ack)
-		return n >= o.first && n <= o.next
+		return n >= o.first && n <= o.next+window // what it acknowledges may not have been seen
 	case o.has(acked):
 		d := int64(int32(p.Seq - o.ack))
 		return d >= -window && d <= window
@@ -445,6 +457,11 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 		s.history.flags(q, p, side)
 		q.flags |= p.Flags
 		q.facts |= spoke | sentRST
+		q.last = p.Seq
+		if p.Flags&packet.ACK != 0 && !q.has(acked) {
+			q.ack = p.Ack
+			q.facts |= acked
+		}
 		f.closed(s, closeRST)
 		return
 	}

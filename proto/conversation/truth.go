@@ -309,14 +309,14 @@ func (c *Conversation) tcpSessions(seen []*Packet, end int64) (all []*Session) {
 func (c *Conversation) tcpSession(conn *connection, packets []*Packet, end int64, last bool) *Session {
 	t := &Session{Conversation: c, Start: packets[0].Time, HandshakeRTT: math.NaN(), SrcRTT: math.NaN(), DstRTT: math.NaN()}
 	var (
-		streams         [2]stream
-		syns, synACKs   [2]int
-		fin, reset      [2]bool
-		more            bool // anything but SYN, SYN-ACK and RST
-		opener          = -1 // sender of the first SYN
-		synAt, synACKAt int64
-		ackAt           int64
-		resets          int
+		streams            [2]stream
+		syns, synACKs      [2]int
+		fin, reset, beyond [2]bool // beyond: sent anything but SYN and RST
+		more               bool    // anything but SYN, SYN-ACK and RST
+		opener             = -1    // sender of the first SYN
+		synAt, synACKAt    int64
+		ackAt              int64
+		resets             int
 	)
 	for _, p := range packets {
 		if gap := p.Time - t.End; t.End > 0 && !more && gap > halfOpenIdle-int64(5e9) {
@@ -338,6 +338,7 @@ func (c *Conversation) tcpSession(conn *connection, packets []*Packet, end int64
 			resets++
 			continue
 		}
+		beyond[side] = beyond[side] || p.Flags&(packet.SYN|packet.ACK) != packet.SYN
 		q := &streams[side]
 		from := int(p.position)
 		to := from + int(p.Payload)
@@ -476,12 +477,14 @@ func (c *Conversation) tcpSession(conn *connection, packets []*Packet, end int64
 	case opened && answered:
 		t.State = "S1"
 	case opened && t.Packets[server] == 0 && reset[client]:
-		t.State = "RSTOS0"
+		if !beyond[client] { // Zeek calls it OTH with anything between SYN and RST
+			t.State = "RSTOS0"
+		}
 	case opened && t.Packets[server] == 0 && fin[client]:
 		t.State = "SH"
-	case opened && t.Packets[server] == 0:
+	case opened && t.Packets[server] == 0 && synACKs[client] == 0:
 		t.State = "S0"
-	case opened && reset[server] && t.Packets[server] == 1 && !reset[client]:
+	case opened && reset[server] && t.Packets[server] == 1 && !reset[client] && !fin[client]:
 		t.State = "REJ"
 	case answered && t.Packets[client] == 0 && reset[server]:
 		t.State = "RSTRH"
