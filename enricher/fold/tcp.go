@@ -287,7 +287,7 @@ func (s *Session) earlier(f *Fold, r *ref, p *packet.Packet) *Session {
 		return nil
 	}
 	for o := s.older; o != nil; o = o.older {
-		if (o.reason == closeFIN || o.reason == closeRST) && p.Time-o.last <= int64(f.set.FinalAfter+f.set.Linger) && o.fits(r.side, p) {
+		if (o.reason == closeFIN || o.reason == closeRST) && p.Time-o.last <= int64(f.set.FinalAfter+f.set.Linger) && o.knows(r.side, p) && o.fits(r.side, p) {
 			return o
 		}
 	}
@@ -424,6 +424,12 @@ func (s *Session) fits(side uint8, p *packet.Packet) bool {
 		return n >= o.first && n <= o.next+window
 	}
 	return true
+}
+
+// knows says whether the session has seen anything that a packet can fit or not fit.
+func (s *Session) knows(side uint8, p *packet.Packet) bool {
+	q, o := &s.ends[side].sequence, &s.ends[1-side].sequence
+	return q.has(tracked|spoke) || p.Flags&packet.ACK != 0 && o.has(tracked)
 }
 
 // validReset says whether the other side would take the RST for one (RFC 9293, 3.5.3): it lies in the window,
