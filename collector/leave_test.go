@@ -226,7 +226,7 @@ func TestAllow(t *testing.T) {
 		}
 	}
 	send(27, 28, 27, 1)
-	count(map[string]uint64{"refused vni": 2, "refused source": 0, "decoded packets": 2})
+	count(map[string]uint64{"refused vni": 2, "refused source": 0, "accepted datagrams": 2, "decoded packets": 2})
 	reload := func(a Allow, err error, want string) {
 		t.Helper()
 		next := config

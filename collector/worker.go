@@ -37,6 +37,7 @@ type worker struct {
 	reported                  [decode.NumReasons]uint64
 	dropped                   uint64
 	received, receivedBytes   *stats.Counter
+	accepted                  *stats.Counter // not refused by allow-list
 	decoded, kernel           *stats.Counter
 	shed, shedPayload         *stats.Counter
 	refusedSource, refusedVNI *stats.Counter
@@ -50,6 +51,7 @@ func (c *Collector) newWorker(s input, b *batcher.Batcher, d *decode.Decoder, sa
 		collector: c, source: s, form: s.form, endpoints: map[decode.Endpoint]bool{}, batcher: b, decoder: d, sampler: sampler, stop: stop, promise: c.opened - settle,
 		received:      c.counters.Counter("received", "datagrams"),
 		receivedBytes: c.counters.Counter("received", "bytes"),
+		accepted:      c.counters.Counter("accepted", "datagrams"),
 		decoded:       c.counters.Counter("decoded", "packets"),
 		kernel:        c.counters.Counter("lost", "kernel"),
 		shed:          c.counters.Counter("shed", "packets"),
@@ -194,6 +196,7 @@ func (w *worker) meet(g *udp.Datagram) {
 func (w *worker) report() {
 	w.received.Add(w.datagrams)
 	w.receivedBytes.Add(w.bytes)
+	w.accepted.Add(w.datagrams - w.strangers - w.networks)
 	w.refusedSource.Add(w.strangers)
 	w.refusedVNI.Add(w.networks)
 	w.strangers, w.networks = 0, 0

@@ -31,6 +31,15 @@ const (
 	LinkLinuxSLL2   LinkType = 276
 )
 
+// Known says whether frames of a link type are decoded.
+func (l LinkType) Known() bool {
+	switch l {
+	case LinkNull, LinkEthernet, LinkRawBSD, LinkRawOpenBSD, LinkRaw, LinkLoop, LinkLinuxCooked, LinkIPv4, LinkIPv6, LinkLinuxSLL2:
+		return true
+	}
+	return false
+}
+
 // EtherTypes (IEEE 802 numbers).
 const (
 	etherIPv4  = 0x0800

@@ -520,6 +520,28 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+// TestPorts unwraps what goes to the configured ports, and nothing else.
+func TestPorts(t *testing.T) {
+	conf := decode.DefaultConfiguration()
+	conf.VXLANPorts, conf.GENEVEPorts = []uint16{8472, 4790}, []uint16{6082}
+	d := decode.New(conf)
+	for _, c := range []struct {
+		port     uint16
+		payload  []byte
+		carriers uint8
+	}{
+		{8472, vxlan(1, eth(0x0800, segment)), 1},
+		{4790, vxlan(1, eth(0x0800, segment)), 1},
+		{4789, vxlan(1, eth(0x0800, segment)), 0},
+		{6082, geneve(1, 0x0800, nil, segment), 1},
+		{6081, geneve(1, 0x0800, nil, segment), 0},
+	} {
+		if r := d.Frame(1, decode.LinkRaw, ip4(17, 0, udp(c.port, c.payload)), 1500); r != decode.OK || d.Flow.NCarriers != c.carriers {
+			t.Errorf("port %d: %v, %d carriers, want %d", c.port, r, d.Flow.NCarriers, c.carriers)
+		}
+	}
+}
+
 // TestDeepest decodes at the greatest depth that a packet can record, and one beyond it.
 func TestDeepest(t *testing.T) {
 	conf := decode.DefaultConfiguration()

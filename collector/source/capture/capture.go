@@ -43,6 +43,7 @@ type Record struct {
 	Time      int64 // nanoseconds since the Unix epoch; 0 where the record has none
 	Link      decode.LinkType
 	Interface int    // number of the interface in its section of a pcapng file
+	Name      string // of the interface, where a pcapng file has it
 	Data      []byte // what was captured; valid until the next call of Next
 	Original  int    // length of the frame before it was cut
 }
@@ -69,6 +70,7 @@ type Reader struct {
 // iface is an interface of a pcapng file.
 type iface struct {
 	link   decode.LinkType
+	name   string
 	snap   uint32
 	units  units
 	offset int64 // seconds

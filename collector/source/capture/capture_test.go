@@ -203,8 +203,8 @@ func TestPcapNG(t *testing.T) {
 	file := slices.Concat(
 		section(le),
 		description(le, 1, 0),
-		description(le, 276, 0, option(le, 2, 'e', 't', 'h', '1'), option(le, optionResolution, 9), option(le, optionEnd)),
-		description(le, 101, 0, option(le, optionResolution, 0x80|10), option(le, optionOffset, le.AppendUint64(nil, 1000)...)),
+		description(le, 276, 0, option(le, optionName, 'e', 't', 'h', '1'), option(le, optionResolution, 9), option(le, optionEnd)),
+		description(le, 101, 0, option(le, optionName, 'w', 'l', 'a', 'n', '0', 0), option(le, optionResolution, 0x80|10), option(le, optionOffset, le.AppendUint64(nil, 1000)...)),
 		block(le, 4, bytes.Repeat([]byte{1}, 3000)), // name resolution
 		enhanced(le, 0, 5_000_001, "one"),
 		enhanced(le, 1, 5_000_000_001, "two"),
@@ -222,13 +222,14 @@ func TestPcapNG(t *testing.T) {
 		link decode.LinkType
 		n    int
 		orig int
+		name string
 	}{
-		{"one", 5_000_001_000, 1, 0, 4},
-		{"two", 5_000_000_001, 276, 1, 4},
-		{"three", 1005_500_000_000, 101, 2, 6},
-		{"four", 0, 113, 0, 4},
-		{"fiv", 3e9 / 1000, 113, 1, 30},
-		{"six", lastSecond*1e9 + (1<<63%1_000_000)*1000, 113, 0, 4},
+		{"one", 5_000_001_000, 1, 0, 4, ""},
+		{"two", 5_000_000_001, 276, 1, 4, "eth1"},
+		{"three", 1005_500_000_000, 101, 2, 6, "wlan0"},
+		{"four", 0, 113, 0, 4, ""},
+		{"fiv", 3e9 / 1000, 113, 1, 30, ""},
+		{"six", lastSecond*1e9 + (1<<63%1_000_000)*1000, 113, 0, 4, ""},
 	}
 	r, err := NewReader("x", bytes.NewReader(file))
 	if err != nil {
@@ -240,7 +241,7 @@ func TestPcapNG(t *testing.T) {
 	}
 	for i, w := range want {
 		g := got[i]
-		if string(g.Data) != w.data || g.Time != w.time || g.Link != w.link || g.Interface != w.n || g.Original != w.orig {
+		if string(g.Data) != w.data || g.Time != w.time || g.Link != w.link || g.Interface != w.n || g.Name != w.name || g.Original != w.orig {
 			t.Errorf("%+v %q, want %+v", g, g.Data, w)
 		}
 	}

@@ -1,9 +1,11 @@
 package capture
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"strings"
 
 	"github.com/tapweave/tapweave/collector/decode"
 )
@@ -20,6 +22,7 @@ const (
 // Options of an interface description.
 const (
 	optionEnd        = 0
+	optionName       = 2
 	optionResolution = 9
 	optionOffset     = 14
 )
@@ -124,6 +127,9 @@ func (r *Reader) describe(b []byte) error {
 			return r.corrupt("option %d of an interface runs beyond its block", code)
 		}
 		switch {
+		case code == optionName:
+			// A string, whose writer may have counted its end.
+			i.name = strings.ToValidUTF8(string(bytes.TrimRight(o[4:4+length], "\x00")), "?")
 		case code == optionResolution && length == 1:
 			var ok bool
 			if i.units, ok = resolution(o[4]); !ok {
@@ -149,7 +155,7 @@ func (r *Reader) packet(kind uint32, b []byte) (Record, error) {
 		if snap := r.ifs[0].snap; snap != 0 {
 			captured = min(captured, snap)
 		}
-		return Record{Link: r.ifs[0].link, Data: b[4 : 4+captured], Original: int(original)}, nil
+		return Record{Link: r.ifs[0].link, Name: r.ifs[0].name, Data: b[4 : 4+captured], Original: int(original)}, nil
 	}
 	if len(b) < 20 {
 		return Record{}, r.corrupt("a packet block of %d bytes", len(b))
@@ -168,7 +174,7 @@ func (r *Reader) packet(kind uint32, b []byte) (Record, error) {
 	}
 	stamp := uint64(r.order.Uint32(b[4:]))<<32 | uint64(r.order.Uint32(b[8:]))
 	return Record{
-		Time: i.units.nanoseconds(stamp, i.offset), Link: i.link, Interface: int(n),
+		Time: i.units.nanoseconds(stamp, i.offset), Link: i.link, Interface: int(n), Name: i.name,
 		Data: b[20 : 20+captured], Original: int(r.order.Uint32(b[16:])),
 	}, nil
 }

@@ -52,6 +52,9 @@ const (
 	control = 128
 )
 
+// udpNoCheck6Receive is UDP_NO_CHECK6_RX of linux/udp.h: datagrams over IPv6 whose checksum is 0 are received.
+const udpNoCheck6Receive = 102
+
 // Socket is one of the sockets of an address. It is not safe for concurrent use.
 type Socket struct {
 	fd       int
@@ -166,6 +169,8 @@ func open(a netip.AddrPort, both, share bool) (int, error) {
 			only = 0
 		}
 		set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
+		// Tunnels need no checksum of their own over IPv6 either (RFC 6935), but the kernel has to be told.
+		set(unix.IPPROTO_UDP, udpNoCheck6Receive, 1)
 		six := &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 		if zone := a.Addr().Zone(); zone != "" && err == nil {
 			var i *net.Interface

@@ -6,10 +6,15 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func listen(t *testing.T, c Config) []*Socket {
@@ -100,6 +105,94 @@ func hasIPv6() bool {
 		c.Close()
 	}
 	return err == nil
+}
+
+// A tunnel's datagrams come without a checksum, over IPv6 too.
+func TestNoChecksum(t *testing.T) {
+	for address, option := range map[string]struct{ level, name int }{
+		"127.0.0.1": {unix.SOL_SOCKET, unix.SO_NO_CHECK},
+		"::1":       {unix.IPPROTO_UDP, 101 /* UDP_NO_CHECK6_TX */},
+	} {
+		if address == "::1" && !hasIPv6() {
+			t.Log("this system has no IPv6 on loopback")
+			continue
+		}
+		s := listen(t, Config{Address: net.JoinHostPort(address, "0"), Sockets: 1, ReceiveBytes: 1 << 20})[0]
+		out, _ := dial(t, net.JoinHostPort(address, fmt.Sprint(port(t, s))))
+		raw, err := out.(*net.UDPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), option.level, option.name, 1) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if b, _, err := s.Receive(time.Second); err != nil || len(b) != 1 {
+			t.Errorf("%s: %d datagrams, %v", address, len(b), err)
+		}
+	}
+}
+
+// That the system caps the buffers is said once, with the remedy; whoever may go beyond the cap does.
+func TestBufferCap(t *testing.T) {
+	b, err := os.ReadFile("/proc/sys/net/core/rmem_max")
+	if err != nil {
+		t.Skip(err) // in a network namespace of a container it may be hidden
+	}
+	most, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || most > 1<<29 {
+		t.Skipf("net.core.rmem_max is %s", b)
+	}
+	// Capabilities are the thread's, and gone with it.
+	runtime.LockOSThread()
+	want := 2 * most
+	ask := func() string {
+		var log bytes.Buffer
+		sockets, err := Listen(Config{Address: "127.0.0.1:0", Sockets: 3, ReceiveBytes: want}, slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range sockets {
+			s.Close()
+		}
+		return log.String()
+	}
+	if mayForce(t) {
+		if s := ask(); s != "" {
+			t.Errorf("with CAP_NET_ADMIN: %s", s)
+		}
+		forbid(t)
+	}
+	s := ask()
+	if remedy := fmt.Sprintf("sysctl -w net.core.rmem_max=%d", want); strings.Count(s, "\n") != 1 || !strings.Contains(s, remedy) || !strings.Contains(s, fmt.Sprintf("bytes=%d", most)) {
+		t.Errorf("%q, wanted once %q", s, remedy)
+	}
+}
+
+// mayForce says whether this thread has CAP_NET_ADMIN in the network's own user namespace.
+func mayForce(t *testing.T) bool {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<16) == nil
+}
+
+// forbid takes CAP_NET_ADMIN from this thread.
+func forbid(t *testing.T) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		t.Fatal(err)
+	}
+	data[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A large datagram is received whole.

@@ -2,6 +2,7 @@ package read
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 
 	"github.com/tapweave/tapweave/collector/decode"
@@ -55,24 +56,27 @@ type input struct {
 	files   []*file
 	last    *file
 	damaged []error
+	// foreign are link types that are not decoded, with the interfaces whose frames have them.
+	foreign map[string]bool
 }
 
 // file is an open capture and the next frame of it.
 type file struct {
+	name   string
 	reader *capture.Reader
 	frame  frame
 }
 
 // openInput opens captures. Those that are none, and the ends of those that are damaged, are in damaged.
 func openInput(names []string) *input {
-	in := &input{}
+	in := &input{foreign: map[string]bool{}}
 	for _, name := range names {
 		r, err := capture.Open(name)
 		if err != nil {
 			in.damaged = append(in.damaged, err)
 			continue
 		}
-		f := &file{reader: r}
+		f := &file{name: name, reader: r}
 		if in.advance(f) {
 			in.files = append(in.files, f)
 		}
@@ -94,9 +98,27 @@ func (in *input) advance(f *file) bool {
 		f.reader.Close()
 		return false
 	}
+	if !rec.Link.Known() {
+		in.note(f, &rec)
+	}
 	f.frame = frame{min(max(rec.Time, -maxTime), maxTime), rec.Link, rec.Data, rec.Original}
 	return true
 }
+
+// note keeps the interface of a frame that will not be decoded.
+func (in *input) note(f *file, rec *capture.Record) {
+	if len(in.foreign) == maxForeign {
+		return
+	}
+	from := f.name
+	if rec.Name != "" {
+		from += ", interface " + rec.Name
+	}
+	in.foreign[fmt.Sprintf("link type %d (%s) is not decoded", rec.Link, from)] = true
+}
+
+// maxForeign bounds how many are told: a damaged file may name any number of interfaces.
+const maxForeign = 10
 
 // next returns the next frame, which is valid until the next call, or nil.
 func (in *input) next() *frame {

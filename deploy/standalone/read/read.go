@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -75,6 +77,7 @@ type Result struct {
 	Decoded [decode.NumReasons]uint64 // mirrored frames by what the collectors made of them
 	Folds   [fold.Reasons]uint64      // what the folds counted
 	Damaged []error                   // one for each file that could not be read to its end
+	Foreign []string                  // link types that are not decoded, a line each, with file and interface
 }
 
 // String is one line about what was not taken in, or empty.
@@ -221,7 +224,7 @@ func (r *reader) read(files []string) error {
 		}
 		r.take(f)
 	}
-	r.result.Damaged = in.damaged
+	r.result.Damaged, r.result.Foreign = in.damaged, slices.Sorted(maps.Keys(in.foreign))
 	if r.collectors == nil {
 		r.start(0)
 	}

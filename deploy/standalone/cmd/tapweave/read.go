@@ -44,6 +44,9 @@ func runRead(name string, args []string) error {
 	if line := result.String(); line != "" {
 		fmt.Fprintf(os.Stderr, "%s: %s\n", name, line)
 	}
+	for _, line := range result.Foreign {
+		fmt.Fprintf(os.Stderr, "%s: %s\n", name, line)
+	}
 	for _, e := range result.Damaged {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, e)
 	}
