@@ -303,8 +303,8 @@ func TestTable(t *testing.T) {
 	if status != 0 || stderr != "" {
 		t.Errorf("status %d, %q", status, stderr)
 	}
-	const want = `START (UTC)                 PROTO  SOURCE             DESTINATION    STATE  PACKETS→  ←PACKETS  BYTES→  ←BYTES  DURATION  APP  NAME
-2024-05-06 07:08:09.010000  tcp    10.0.0.4:40000  →  10.0.1.5:80    SF            5         3     238   12.2k    0.070s
+	const want = `START (UTC)                 PROTO  SOURCE             DESTINATION    STATE  PACKETS→  ←PACKETS  BYTES→  ←BYTES  DURATION  APP   NAME
+2024-05-06 07:08:09.010000  tcp    10.0.0.4:40000  →  10.0.1.5:80    SF            5         3     238   12.2k    0.070s  http  example.test
 2024-05-06 07:08:09.090000  udp    10.0.0.4:50000  →  10.0.1.5:5300  SF            1         1      36      38    0.010s
 2024-05-06 07:08:09.110000  icmp   10.0.0.4        →  10.0.1.5       8/0           1         1      32      32    0.010s
 `
