@@ -1,4 +1,4 @@
-// Package clickhouse is the SQL and the dashboards that come with Tapweave, as files, and in programs that import it.
+// Package clickhouse is the SQL that comes with Tapweave, as files, and in programs that import it.
 package clickhouse
 
 import (

@@ -48,7 +48,7 @@ func tables(t *testing.T, c clickhouse.Config) []string {
 	return clickhousetest.Value[[]string](t, clickhousetest.Open(t, c), c, "SELECT arraySort(groupArray(name)) FROM system.tables WHERE database = '%[1]s'")
 }
 
-var wantTables = strings.Fields("NTANetAnalytics alerts delivery_marks dns http ipfix packets pipeline_stats schema_migrations sessions sessions_versions tls traffic_1h traffic_1m zeek_conn")
+var wantTables = strings.Fields("NTANetAnalytics alerts dashboard delivery_marks dns http ipfix packets pipeline_stats schema_migrations sessions sessions_versions tls traffic_1h traffic_1m zeek_conn")
 
 func TestFromNothing(t *testing.T) {
 	c := clickhousetest.Config(t)

@@ -60,6 +60,7 @@ var all = []migration{
 	{2, "revisions", revisions},
 	{3, "words", func(database string) []statement { return plain(words(database)...) }},
 	{4, "indexes", func(database string) []statement { return plain(indexes(database)...) }},
+	{5, "dashboard", func(database string) []statement { return plain(dashboard(database)...) }},
 }
 
 // Version is the schema that this program works with.

@@ -2,14 +2,18 @@ package run
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"net"
+	"net/url"
 	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/tapweave/tapweave/deploy/standalone/servers"
+	"github.com/tapweave/tapweave/sink/migrate"
 )
 
 // database is ClickHouse, which is started again where it ends by itself.
@@ -103,6 +107,23 @@ func (d *database) address() string { return d.http }
 
 // page is the URL of ClickHouse's SQL page.
 func (d *database) page() string { return "http://" + d.http + "/play?user=" + servers.ReaderUser }
+
+// dashboard is the URL of ClickHouse's page with our charts.
+func (d *database) dashboard() string { return DashboardURL(d.http, "tapweave", servers.ReaderUser) }
+
+// DashboardURL is the address of ClickHouse's page /dashboard that asks the charts of a database, without a password.
+// The page takes its state from the fragment: JSON in base64.
+func DashboardURL(address, database, user string) string {
+	state, err := json.Marshal(map[string]any{
+		"host": "http://" + address, "user": user, "queries": []string{}, "customized_": false,
+		"params":        map[string]string{"seconds": "3600", "rounding": "60"},
+		"search_query_": "SELECT title, query FROM " + database + "." + migrate.Dashboard,
+	})
+	if err != nil {
+		panic(err) // strings only
+	}
+	return "http://" + address + "/dashboard?user=" + url.QueryEscape(user) + "#" + base64.StdEncoding.EncodeToString(state)
+}
 
 // progress shows downloads: on a terminal all the time, else every 10 s.
 func (r *run) progress() func(servers.Progress) {

@@ -172,6 +172,7 @@ func (r *run) run(ctx context.Context) (err error) {
 		return err
 	}
 	r.stage("SQL in the browser: %s", r.clickhouse.page())
+	r.stage("charts in the browser: %s", r.clickhouse.dashboard())
 	if !r.Demo {
 		r.stage("send captures: tapweave replay --to %s FILE", strings.Join(r.addresses(), ","))
 	}

@@ -22,8 +22,11 @@ import (
 
 // The users of a ClickHouse that was started here.
 const (
-	WriterUser = "writer" // may do everything
-	ReaderUser = "reader" // may read all tables, nothing outside of them, from this host and without a password
+	// WriterUser is the sink: with a password it may do everything in the database tapweave, and nothing outside.
+	WriterUser = "writer"
+	// ReaderUser may read all tables, nothing outside of them, from this host and without a password. A query of its
+	// has 4 GiB of memory and a minute.
+	ReaderUser = "reader"
 )
 
 // ClickHouseOptions say where and how ClickHouse runs.
@@ -277,11 +280,13 @@ func clickhouseConfig(o ClickHouseOptions, path string, httpPort, tcpPort int, n
 		networks = "<networks><ip>::/0</ip></networks>"
 	}
 	const read = "<query>GRANT SELECT, SHOW, dictGet ON *.*</query>"
-	password, grants := "<no_password/>", ""
+	password, grants, writes := "<no_password/>", "", ""
 	if o.WriterPassword != "" {
 		sum := sha256.Sum256([]byte(o.WriterPassword))
 		password = "<password_sha256_hex>" + hex.EncodeToString(sum[:]) + "</password_sha256_hex>"
 		grants = "<grants>" + read + "<query>GRANT SYSTEM LISTEN ON *.*</query></grants>" // the latter is for the start
+		// The last is for the stop.
+		writes = "<grants><query>GRANT ALL ON tapweave.*</query><query>GRANT TABLE ENGINE ON *</query><query>GRANT SELECT ON system.*</query><query>GRANT KILL QUERY ON *.*</query></grants>"
 	}
 	return fmt.Appendf(nil, `<!-- Written at every start. -->
 <clickhouse>
@@ -309,6 +314,8 @@ func clickhouseConfig(o ClickHouseOptions, path string, httpPort, tcpPort int, n
     <reader>
       <async_insert>0</async_insert>
       <readonly>2</readonly>
+      <max_memory_usage>4294967296</max_memory_usage>
+      <max_execution_time>60</max_execution_time>
     </reader>
   </profiles>
   <quotas><default/></quotas>
@@ -326,8 +333,9 @@ func clickhouseConfig(o ClickHouseOptions, path string, httpPort, tcpPort int, n
     <writer>
       %[10]s
       %[11]s<profile>default</profile><quota>default</quota>
+      %[12]s
     </writer>
   </users>
 </clickhouse>
-`, text(o.Dir), text(o.Host), httpPort, tcpPort, text(path), nonce, local, grants, read, password, networks)
+`, text(o.Dir), text(o.Host), httpPort, tcpPort, text(path), nonce, local, grants, read, password, networks, writes)
 }

@@ -167,18 +167,24 @@ func TestClickHouseReadersOnlyRead(t *testing.T) {
 	needClickHouse(t)
 	const password = "<&'\">"
 	c := startClickHouse(t, ClickHouseOptions{Dir: t.TempDir(), WriterPassword: password})
-	ask(t, c, WriterUser, password, "CREATE TABLE default.t (n UInt64) ORDER BY n")
-	ask(t, c, WriterUser, password, "INSERT INTO default.t VALUES (1)")
+	ask(t, c, WriterUser, password, "CREATE DATABASE tapweave")
+	ask(t, c, WriterUser, password, "CREATE TABLE tapweave.t (n UInt64) ORDER BY n")
+	for _, query := range []string{"CREATE TABLE default.t (n UInt64) ORDER BY n", "CREATE DATABASE x", "CREATE USER x", "SELECT * FROM file('/etc/passwd', 'LineAsString')"} {
+		if _, err := c.query(t.Context(), WriterUser, password, query); err == nil || !strings.Contains(err.Error(), "DENIED") {
+			t.Errorf("%s as %s: %v", query, WriterUser, err)
+		}
+	}
+	ask(t, c, WriterUser, password, "INSERT INTO tapweave.t VALUES (1)")
 	if _, err := c.query(t.Context(), WriterUser, "", "SELECT 1"); err == nil {
 		t.Error("the writer came in without a password")
 	}
 	for _, user := range []string{"default", ReaderUser} {
-		if got := ask(t, c, user, "", "SELECT n FROM default.t"); got != "1" {
+		if got := ask(t, c, user, "", "SELECT n FROM tapweave.t"); got != "1" {
 			t.Errorf("%s reads %q", user, got)
 		}
-		ask(t, c, user, "", "SHOW TABLES FROM default")
+		ask(t, c, user, "", "SHOW TABLES FROM tapweave")
 		for _, query := range []string{
-			"INSERT INTO default.t VALUES (2)", "DROP TABLE default.t", "TRUNCATE TABLE default.t", "CREATE DATABASE x",
+			"INSERT INTO tapweave.t VALUES (2)", "DROP TABLE tapweave.t", "TRUNCATE TABLE tapweave.t", "CREATE DATABASE x",
 			"SELECT * FROM file('/etc/passwd', 'LineAsString')", "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')",
 		} {
 			_, err := c.query(t.Context(), user, "", query)
