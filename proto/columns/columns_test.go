@@ -380,7 +380,7 @@ func TestDDL(t *testing.T) {
 	if n := strings.Count(ddl, "\n") + 1; n != len(Sessions.Columns) || strings.HasSuffix(ddl, ",") {
 		t.Errorf("%d lines for %d columns", n, len(Sessions.Columns))
 	}
-	if names := Names(pb.Rows_ALERTS); names != "`time`, `tenant`, `session_id`, `kind`, `message`" {
+	if names := Names(pb.Rows_ALERTS); names != "`time`, `tenant`, `session_id`, `kind`, `src_ip`, `src_port`, `dst_ip`, `dst_port`, `ip_protocol`, `threat`, `indicator`, `confidence`, `message`" {
 		t.Error(names)
 	}
 }
@@ -427,10 +427,10 @@ func TestSchema(t *testing.T) {
 		{"same", write(fields(), nil), ""},
 		{"metadata", write(fields(), &metadata), ""},
 		{"renamed", write(renamed, nil), `column 4 is "sort" (utf8), this program has "kind" (utf8)`},
-		{"retyped", write(retyped, nil), `column 5 is "message" (binary), this program has "message" (utf8)`},
-		{"nullable", write(nullable, nil), `column 5 is "message" (utf8, nullable), this program has "message" (utf8)`},
-		{"fewer", write(fields()[:4], nil), `column 5 is absent, this program has "message" (utf8)`},
-		{"more", write(append(fields(), arrow.Field{Name: "x", Type: arrow.PrimitiveTypes.Int64}), nil), `column 6 is "x" (int64), this program has absent`},
+		{"retyped", write(retyped, nil), `column 5 is "src_ip" (binary), this program has "src_ip" (utf8)`},
+		{"nullable", write(nullable, nil), `column 5 is "src_ip" (utf8, nullable), this program has "src_ip" (utf8)`},
+		{"fewer", write(fields()[:4], nil), `column 5 is absent, this program has "src_ip" (utf8)`},
+		{"more", write(append(fields(), arrow.Field{Name: "x", Type: arrow.PrimitiveTypes.Int64}), nil), `column 14 is "x" (int64), this program has absent`},
 		{"dictionary", write(dictionary, nil), `column 5 is a dictionary`},
 	} {
 		_, err := Open(c.rows)

@@ -61,6 +61,7 @@ var all = []migration{
 	{3, "words", func(database string) []statement { return plain(words(database)...) }},
 	{4, "indexes", func(database string) []statement { return plain(indexes(database)...) }},
 	{5, "dashboard", func(database string) []statement { return plain(dashboard(database)...) }},
+	{6, "alerts", func(database string) []statement { return plain(alerts(database)...) }},
 }
 
 // Version is the schema that this program works with.
@@ -85,6 +86,19 @@ func tables(database string) []string {
 			"ReplacingMergeTree", "toDate(time)", "service, stage, reason, instance, incarnation", "service, stage, reason, instance, incarnation, time"),
 		sessionsView(database),
 	}
+}
+
+// alerts gives the table of alerts the columns that it began without. Nothing had been written to it.
+func alerts(database string) []string {
+	var list []string
+	after := ""
+	for _, c := range columns.Infos(pb.Rows_ALERTS) {
+		if after != "" {
+			list = append(list, "ADD COLUMN IF NOT EXISTS "+c.DDL()+" AFTER "+ident(after))
+		}
+		after = c.Name
+	}
+	return []string{"ALTER TABLE " + ident(database) + "." + Alerts + " " + strings.Join(list, ", ")}
 }
 
 // versionsTable returns the statement that makes the table of versions of which the greatest counts.
