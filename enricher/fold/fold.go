@@ -108,9 +108,10 @@ type Fold struct {
 	heardOwner    bool
 	words         uint64 // of producers
 	skewed        []Skewed
-	disputed      bool    // the only producer's clock is ahead of the owner's
-	disputedSince int64   // log time
-	clocks        []int64 // scratch
+	disputed      bool      // the only producer's clock is ahead of the owner's
+	disputedSince int64     // log time
+	clocks        []int64   // scratch
+	fresh         []stretch // scratch
 
 	merge        merger
 	copies       copies

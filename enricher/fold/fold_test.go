@@ -315,6 +315,7 @@ func TestOverlap(t *testing.T) {
 		{"injected, then longer", []pk{data(0, 101, "hello"), data(1, 101, "jello, world"), data(2, 106, ", World")}, 2},
 		{"over two segments", []pk{data(0, 101, "abc"), data(1, 104, "def"), data(2, 102, "XcdX")}, 2},
 		{"into a hole", []pk{data(0, 101, "abc"), data(1, 107, "ghi"), data(2, 104, "def")}, 0},
+		{"around a hole, and again", []pk{data(0, 101, "abc"), data(1, 107, "ghi"), data(2, 103, "XdefX"), data(3, 102, "bcDEFgh")}, 5},
 	} {
 		if r := fold(t, nil, append(opened(-s, 100, 500), c.ps...)...).one(); r.SrcOverlapBytes != c.want {
 			t.Errorf("%s: %d bytes differ, want %d", c.name, r.SrcOverlapBytes, c.want)

@@ -34,7 +34,7 @@ type datagram struct {
 	fragments   uint64
 	bytes       uint32
 	total       int32 // length behind the IP header, -1 while the last fragment is missing
-	have        []hole
+	have        []stretch
 	header      [packet.HeadBytes]byte
 	known       [packet.HeadBytes / 64]uint64 // bit set of the bytes in header
 	next, prev  *datagram
@@ -116,7 +116,7 @@ func (d *datagram) cover(from, to int64) {
 	if i == j && len(d.have) == maxPieces {
 		return
 	}
-	d.have = slices.Replace(d.have, i, j, hole{from, to})
+	d.have = slices.Replace(d.have, i, j, stretch{from, to})
 }
 
 // leading returns the transport header's bytes as far as they are known without a gap.

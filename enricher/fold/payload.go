@@ -61,20 +61,19 @@ func (l *payloadLog) differing(last uint64, pos int64, data []byte) (n uint32) {
 	return n
 }
 
-// compare counts the sampled bytes of a segment that differ from those seen first, and notes those that are
-// new. The segment was taken in already: it began at from, and the next number had been before.
-func (l *payloadLog) compare(q *sequence, from, before int64, again bool, data []byte, size int) {
-	if again {
-		if n := l.differing(q.sampled, from, data); n > 0 {
-			q.own().overlap += n
-		}
-		if from+int64(len(data)) <= before {
-			return
-		}
-		if from < before {
-			data = data[before-from:]
-			from = before
+// compare counts the sampled bytes of a segment, which begins at from, that differ from those seen first, and
+// notes those that are new: fresh, or all.
+func (l *payloadLog) compare(q *sequence, from int64, data []byte, all bool, fresh []stretch, size int) {
+	if all {
+		q.sampled = l.add(q.sampled, from, data, size)
+		return
+	}
+	if n := l.differing(q.sampled, from, data); n > 0 {
+		q.own().overlap += n
+	}
+	for _, s := range fresh {
+		if a, z := max(s.from, from), min(s.to, from+int64(len(data))); a < z {
+			q.sampled = l.add(q.sampled, a, data[a-from:z-from], size)
 		}
 	}
-	q.sampled = l.add(q.sampled, from, data, size)
 }

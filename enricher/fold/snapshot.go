@@ -425,7 +425,7 @@ func (q *sequence) code(c *coder) {
 }
 
 func (l *flaws) code(c *coder) {
-	list(c, &l.holes, maxHoles+1, func(c *coder, h *hole) { h.code(c) })
+	list(c, &l.holes, maxHoles+1, func(c *coder, h *stretch) { h.code(c) })
 	num(c, &l.missed)
 	num(c, &l.retransmits)
 	num(c, &l.outOfOrder)
@@ -441,7 +441,7 @@ func (l *flaws) any() bool {
 	return len(l.holes) > 0 || l.missed > 0 || l.retransmits|l.outOfOrder|l.zeroWindows|l.overlap|l.again|l.noWindows|l.gaps > 0
 }
 
-func (h *hole) code(c *coder) {
+func (h *stretch) code(c *coder) {
 	num(c, &h.from)
 	num(c, &h.to)
 }
@@ -776,7 +776,7 @@ func (d *datagram) code(c *coder) {
 	num(c, &d.fragments)
 	num(c, &d.bytes)
 	num(c, &d.total)
-	list(c, &d.have, maxPieces+1, func(c *coder, h *hole) { h.code(c) })
+	list(c, &d.have, maxPieces+1, func(c *coder, h *stretch) { h.code(c) })
 	c.array(d.header[:])
 	for i := range d.known {
 		num(c, &d.known[i])

@@ -52,6 +52,7 @@ var derived = map[string]string{
 	"ref.s":                "found by the key",
 	"ref.strange":          "the flow; what is strange is not kept",
 	"Fold.clocks":          "scratch",
+	"Fold.fresh":           "scratch",
 	"copies.tail":          "head and the number of sightings",
 	"copies.asked":         "of the packet being folded",
 	"copies.buckets":       "ring",

@@ -29,7 +29,7 @@ type sequence struct {
 
 // flaws are what most sides do not have.
 type flaws struct {
-	holes  []hole
+	holes  []stretch
 	missed uint64 // holes given up: before a jump, or because there were too many
 
 	retransmits, outOfOrder, zeroWindows, overlap uint32
@@ -48,7 +48,8 @@ func (q *sequence) own() *flaws {
 	return q.flaws
 }
 
-type hole struct{ from, to int64 }
+// stretch is of sequence numbers, or of bytes of a datagram: from the first to the one behind the last.
+type stretch struct{ from, to int64 }
 
 // facts about a side of a TCP session.
 type facts uint8
@@ -80,15 +81,16 @@ func (q *sequence) unwrap(seq uint32) int64 {
 	return q.next + int64(int32(seq-uint32(q.next)))
 }
 
-// segment takes in the sequence numbers of a packet and returns how many bytes of payload are new.
-func (q *sequence) segment(p *packet.Packet) (payload uint64) {
+// segment takes in the sequence numbers of a packet and returns how many bytes of payload are new. The new numbers
+// are appended to fresh, if it is not nil.
+func (q *sequence) segment(p *packet.Packet, fresh *[]stretch) (payload uint64) {
 	n := span(p)
 	q.last = p.Seq + uint32(n)
 	if n == 0 {
 		return 0
 	}
 	if !q.has(tracked) {
-		q.start(p, n)
+		q.start(p, n, fresh)
 		return uint64(p.Payload)
 	}
 	from := q.unwrap(p.Seq)
@@ -97,12 +99,12 @@ func (q *sequence) segment(p *packet.Packet) (payload uint64) {
 			q.missed += q.missing()
 			q.holes = q.holes[:0]
 		}
-		q.start(p, n)
+		q.start(p, n, fresh)
 		return uint64(p.Payload)
 	}
 	to := from + n
 	before := q.next
-	var fresh int64
+	var seen int64   // for the first time
 	ends := int64(0) // of the new numbers, those of SYN and FIN
 	if p.Flags&packet.SYN != 0 && !q.covers(from) {
 		ends++
@@ -112,25 +114,27 @@ func (q *sequence) segment(p *packet.Packet) (payload uint64) {
 	}
 	if to > q.next {
 		if from > q.next {
-			q.open(hole{q.next, from})
+			q.open(stretch{q.next, from})
 		}
-		fresh += to - max(from, q.next)
+		seen += to - max(from, q.next)
+		note(fresh, max(from, q.next), to)
 		q.next = to
 	}
 	filled := int64(0)
 	if from < q.first {
 		filled += min(to, q.first) - from
+		note(fresh, from, min(to, q.first))
 		if to < q.first {
-			q.open(hole{to, q.first})
+			q.open(stretch{to, q.first})
 		}
 		q.first = from
 	}
 	if len(q.holes) > 0 && from < before {
-		filled += q.fill(from, min(to, before))
+		filled += q.fill(from, min(to, before), fresh)
 	}
-	fresh += filled
+	seen += filled
 	switch {
-	case fresh == 0:
+	case seen == 0:
 		// RFC 9293, 3.8.4: a keep-alive has the number just below the next, and at most one byte.
 		if p.Flags&(packet.SYN|packet.FIN) != 0 || p.Payload > 1 || from != before-1 {
 			q.own().retransmits++
@@ -138,13 +142,21 @@ func (q *sequence) segment(p *packet.Packet) (payload uint64) {
 	case filled > 0:
 		q.own().outOfOrder++
 	}
-	return uint64(fresh - ends)
+	return uint64(seen - ends)
 }
 
-func (q *sequence) start(p *packet.Packet, n int64) {
+// note appends a stretch to a list, if there is one.
+func note(list *[]stretch, from, to int64) {
+	if list != nil {
+		*list = append(*list, stretch{from, to})
+	}
+}
+
+func (q *sequence) start(p *packet.Packet, n int64, fresh *[]stretch) {
 	q.facts |= tracked
 	q.first = int64(p.Seq) + 1<<32 // so that what lies before stays positive
 	q.next = q.first + n
+	note(fresh, q.first, q.next)
 }
 
 // covers says whether a number has been seen.
@@ -161,14 +173,14 @@ func (q *sequence) covers(n int64) bool {
 }
 
 // open adds a hole, which lies beyond or before all others.
-func (q *sequence) open(h hole) {
+func (q *sequence) open(h stretch) {
 	q.own()
 	if len(q.holes) == maxHoles {
 		q.missed += uint64(q.holes[0].to - q.holes[0].from)
 		q.holes = append(q.holes[:0], q.holes[1:]...)
 	}
 	if len(q.holes) > 0 && h.to <= q.holes[0].from {
-		q.holes = append(q.holes, hole{})
+		q.holes = append(q.holes, stretch{})
 		copy(q.holes[1:], q.holes)
 		q.holes[0] = h
 		return
@@ -177,9 +189,9 @@ func (q *sequence) open(h hole) {
 }
 
 // fill closes what of the holes lies in [from, to) and returns how much that was.
-func (q *sequence) fill(from, to int64) (filled int64) {
+func (q *sequence) fill(from, to int64, fresh *[]stretch) (filled int64) {
 	kept := q.holes[:0]
-	var split *hole
+	var split *stretch
 	for _, h := range q.holes {
 		a, b := max(h.from, from), min(h.to, to)
 		if a >= b {
@@ -187,14 +199,15 @@ func (q *sequence) fill(from, to int64) (filled int64) {
 			continue
 		}
 		filled += b - a
+		note(fresh, a, b)
 		switch {
 		case h.from < a && b < h.to:
-			kept = append(kept, hole{h.from, a})
-			split = &hole{b, h.to} // only one hole can be split: [from, to) lies inside it
+			kept = append(kept, stretch{h.from, a})
+			split = &stretch{b, h.to} // only one hole can be split: [from, to) lies inside it
 		case h.from < a:
-			kept = append(kept, hole{h.from, a})
+			kept = append(kept, stretch{h.from, a})
 		case b < h.to:
-			kept = append(kept, hole{b, h.to})
+			kept = append(kept, stretch{b, h.to})
 		}
 	}
 	q.holes = kept
@@ -203,7 +216,7 @@ func (q *sequence) fill(from, to int64) (filled int64) {
 		for i > 0 && kept[i-1].from > split.from {
 			i--
 		}
-		q.holes = append(q.holes, hole{})
+		q.holes = append(q.holes, stretch{})
 		copy(q.holes[i+1:], q.holes[i:])
 		q.holes[i] = *split
 	}
@@ -313,7 +326,8 @@ func (s *Session) numbersAnew(side uint8, p *packet.Packet) bool {
 		d := int32(q.last - p.Seq)
 		return d < 0 || d > smallWindow
 	}
-	return false
+	// What answers a SYN acknowledges it: this RST ended something before it, if it did come before.
+	return o.has(sentRST) && !o.has(sentSYN) && p.Time-s.last > settled
 }
 
 // renumbers says whether a SYN without ACK, in an open session, bears another initial sequence number.
@@ -485,16 +499,21 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 	q.flags |= p.Flags
 	before := q.retransmits
 	known, next := q.has(tracked), q.next
-	payload := q.segment(p)
+	var fresh *[]stretch
+	if len(p.Data) > 0 {
+		f.fresh = f.fresh[:0]
+		fresh = &f.fresh
+	}
+	payload := q.segment(p, fresh)
 	if p.Payload > 0 && known && q.next == next && !q.has(sentRST) {
 		s.history.scaled(eventAgain, side, &q.own().again)
 	}
-	if len(p.Data) > 0 {
+	if fresh != nil {
 		from := q.unwrap(p.Seq)
 		if p.Flags&packet.SYN != 0 {
 			from++
 		}
-		f.payload.compare(q, from, next, payload < uint64(p.Payload), p.Data, f.set.PayloadLog)
+		f.payload.compare(q, from, p.Data, payload == uint64(p.Payload), f.fresh, f.set.PayloadLog)
 	}
 	if p.Payload > 0 && (len(p.Data) > 0 || s.app != nil) {
 		f.readSegment(s, side, p)

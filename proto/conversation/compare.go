@@ -82,7 +82,9 @@ func conversationDiffers(truth []*Session, rows []*columns.Session, allow Allowa
 	if allow&Late != 0 && (c.inPieces() || c.repeatsItself()) {
 		return "" // pieces too far apart are not put together, and copies out of order not told from repeats
 	}
-	unsure := allow != 0 && len(c.connections) > 1 || allow&Late != 0 && slices.ContainsFunc(c.Packets, func(p *Packet) bool { return p.blind })
+	unsure := allow != 0 && len(c.connections) > 1 || slices.ContainsFunc(c.Packets, func(p *Packet) bool {
+		return p.blind && (allow&Late != 0 || allow&Skewed != 0 && p.Time-c.Packets[0].Time <= skew)
+	})
 	for _, t := range truth {
 		unsure = unsure || t.Unsure&UnsureBorders != 0
 	}

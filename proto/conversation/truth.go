@@ -318,6 +318,9 @@ func (c *Conversation) tcpSession(conn *connection, packets []*Packet, end int64
 		ackAt              int64
 		resets             int
 	)
+	if packets[0].blind {
+		t.Unsure |= UnsureBorders // there is nothing yet by which to tell
+	}
 	for _, p := range packets {
 		if gap := p.Time - t.End; t.End > 0 && !more && gap > halfOpenIdle-int64(5e9) {
 			t.Unsure |= UnsureBorders
