@@ -10,6 +10,7 @@ import (
 	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/apache/arrow/go/v17/arrow/array"
 
+	"github.com/tapweave/tapweave/proto/jsontext"
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/proto/session"
 )
@@ -120,7 +121,7 @@ func derived[R any](value func(*R) string) *field[R, string] {
 var textKind = kind[string]{
 	arrow:   arrow.BinaryTypes.String,
 	unknown: func(s string) bool { return s == "" },
-	json:    appendString,
+	json:    jsontext.AppendText,
 	buffer: func() (columnBuffer, func(string)) {
 		b := new(runs)
 		return b, func(s string) {
@@ -214,7 +215,7 @@ func optional[R any](at func(*R) *float64) *field[R, float64] {
 func moment[R any](at func(*R) *int64) *field[R, int64] {
 	return &field[R, int64]{at: at, kind: kind[int64]{
 		arrow: arrow.FixedWidthTypes.Timestamp_ns,
-		json:  appendTime,
+		json:  jsontext.AppendTime,
 		buffer: func() (columnBuffer, func(int64)) {
 			b := new(fixed[int64])
 			return b, b.append
@@ -231,7 +232,7 @@ func minute[R any](at func(*R) *int64) *field[R, int64] {
 	const second = 1_000_000_000
 	return &field[R, int64]{at: at, kind: kind[int64]{
 		arrow: arrow.FixedWidthTypes.Timestamp_s,
-		json:  appendTime,
+		json:  jsontext.AppendTime,
 		buffer: func() (columnBuffer, func(int64)) {
 			b := new(fixed[int64])
 			return b, func(v int64) { b.append(v / second) }
@@ -276,7 +277,7 @@ func address[R any](at func(*R) *packet.Addr) *field[R, packet.Addr] {
 }
 
 var addrKind = viaText(
-	func(dst []byte, a packet.Addr) []byte { return a.Netip().AppendTo(dst) },
+	func(dst []byte, a packet.Addr) []byte { return jsontext.AppendAddress(dst, a) },
 	func(s string) (packet.Addr, error) {
 		a, err := netip.ParseAddr(s)
 		if err == nil && a.Zone() != "" {

@@ -5,7 +5,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 )
 
@@ -39,46 +38,6 @@ func AppendJSON(dst []byte, s *Session) []byte { return Sessions.AppendJSON(dst,
 
 const hexDigits = "0123456789abcdef"
 
-// appendString appends a JSON string. Each byte that is no UTF-8 becomes U+FFFD, as encoding/json has it.
-func appendString(dst []byte, s string) []byte {
-	dst = append(dst, '"')
-	from := 0
-	for i := 0; i < len(s); {
-		c := s[i]
-		if c >= utf8.RuneSelf {
-			r, n := utf8.DecodeRuneInString(s[i:])
-			if r == utf8.RuneError && n == 1 {
-				dst = append(dst, s[from:i]...)
-				dst = append(dst, "\ufffd"...)
-				from = i + 1
-			}
-			i += n
-			continue
-		}
-		if c >= ' ' && c != '"' && c != '\\' && c != 0x7f {
-			i++
-			continue
-		}
-		dst = append(dst, s[from:i]...)
-		switch c {
-		case '"', '\\':
-			dst = append(dst, '\\', c)
-		case '\n':
-			dst = append(dst, `\n`...)
-		case '\r':
-			dst = append(dst, `\r`...)
-		case '\t':
-			dst = append(dst, `\t`...)
-		default: // DEL would be legal, but is no good on a terminal
-			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
-		}
-		i++
-		from = i
-	}
-	dst = append(dst, s[from:]...)
-	return append(dst, '"')
-}
-
 // validUTF8 returns s with each byte that is no UTF-8 replaced by U+FFFD, so that Arrow, ClickHouse and JSON
 // hold the same text.
 func validUTF8(s string) string {
@@ -109,11 +68,6 @@ func appendFloat(dst []byte, v float64) []byte {
 		format = 'e'
 	}
 	return strconv.AppendFloat(dst, v, format, -1, 64)
-}
-
-// appendTime appends a time as RFC 3339 in UTC with nine digits. Every int64 is in the years 1677 to 2262.
-func appendTime(dst []byte, ns int64) []byte {
-	return time.Unix(0, ns).UTC().AppendFormat(dst, `"2006-01-02T15:04:05.000000000Z"`)
 }
 
 func appendBase64(dst, b []byte) []byte {
