@@ -57,8 +57,8 @@ func (c Config) Validate() error {
 	if c.OutputPartitions < 1 {
 		return fmt.Errorf("output_partitions: %d is less than 1", c.OutputPartitions)
 	}
-	if !c.ClickHouse.Enabled && !c.SIEM.ECS {
-		return errors.New("neither clickhouse.enabled nor siem.ecs is set: there is nothing to do")
+	if !c.ClickHouse.Enabled && !c.SIEM.Enabled() {
+		return errors.New("neither clickhouse.enabled nor one of siem.ecs, siem.ocsf and siem.asim is set: there is nothing to do")
 	}
 	return nil
 }

@@ -131,7 +131,7 @@ func (s *Sink) Run(ctx context.Context) error {
 	if server != nil {
 		run(func(ctx context.Context) error { return s.runClickHouse(ctx, client, server) })
 	}
-	if s.config.SIEM.ECS {
+	if s.config.SIEM.Enabled() {
 		// The other output reads the same records, and writes the letters.
 		var producer deadletter.Producer
 		if server == nil {
@@ -140,7 +140,7 @@ func (s *Sink) Run(ctx context.Context) error {
 		letters := deadletter.New(producer, s.counters, "siem_deadletter", s.log)
 		run(siem.New(s.config.SIEM, partitions, client, letters, s.counters, s.log).Run)
 	}
-	s.log.Info("storing", "clickhouse", s.config.ClickHouse.Enabled, "siem_ecs", s.config.SIEM.ECS, "admin", s.admin.Addr())
+	s.log.Info("storing", "clickhouse", s.config.ClickHouse.Enabled, "siem", s.config.SIEM.Topics(), "admin", s.admin.Addr())
 	outputs.Wait()
 	return outcome(work, nil)
 }

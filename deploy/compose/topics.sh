@@ -22,6 +22,7 @@ topic tapweave.packets 16 $((24 * hour)) $gigabyte
 # Snapshots of the fold stay at least as long as the packets that it would have to go on from.
 topic tapweave.state 16 $((48 * hour)) -1
 topic tapweave.sessions 4 $((24 * hour)) $gigabyte
-topic tapweave.siem.ecs 4 $((24 * hour)) $gigabyte
+# Those that sink.yml switches on are written to: siem.ecs (so by default), siem.ocsf, siem.asim.
+for schema in ecs ocsf asim; do topic "tapweave.siem.$schema" 4 $((24 * hour)) $gigabyte; done
 topic tapweave.stats 1 $((24 * hour)) $gigabyte
 topic tapweave.deadletter 1 $((168 * hour)) $gigabyte

@@ -74,3 +74,14 @@ func folder(tb testing.TB) string {
 		dir = up
 	}
 }
+
+// Schema returns the path of a list of official schema fields, which lie in schemas beside the captures, on the terms
+// of Files.
+func Schema(tb testing.TB, name string) string {
+	tb.Helper()
+	path := filepath.Join(filepath.Dir(folder(tb)), "schemas", name)
+	if _, err := os.Stat(path); err != nil {
+		Missing(tb, path)
+	}
+	return path
+}

@@ -1,8 +1,9 @@
-// Package siem is the sink's output to SIEMs: one JSON document a finished session, on a topic of its own.
+// Package siem is the sink's output to SIEMs: one JSON document a finished session, and by configuration one a
+// version, in each of the schemas that are switched on, each on a topic of its own.
 //
 // It is at least once: documents are acknowledged before the offsets of their sessions are committed, and a
-// repeat has the same id (event.id, session_id:version). A session to which late packets came after it was
-// finished has another document, of a higher version.
+// repeat has the same id, session_id:version (event.id of ECS, metadata.uid of OCSF, EventOriginalUid of ASIM). A
+// session to which late packets came after it was finished has another document, of a higher version.
 package siem
 
 import (
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/apache/arrow/go/v17/arrow"
 	"golang.org/x/sync/errgroup"
@@ -25,7 +27,9 @@ import (
 	"github.com/tapweave/tapweave/service/stats"
 	"github.com/tapweave/tapweave/sink/deadletter"
 	"github.com/tapweave/tapweave/sink/intake"
+	"github.com/tapweave/tapweave/sink/siem/asim"
 	"github.com/tapweave/tapweave/sink/siem/ecs"
+	"github.com/tapweave/tapweave/sink/siem/ocsf"
 )
 
 // Group is the consumer group of this output.
@@ -34,6 +38,9 @@ const Group = "tapweave-sink-siem"
 // Config of the output.
 type Config struct {
 	ECS        bool `yaml:"ecs" doc:"Whether tapweave.siem.ecs gets documents of the Elastic Common Schema."`
+	OCSF       bool `yaml:"ocsf" doc:"Whether tapweave.siem.ocsf gets events of the Open Cybersecurity Schema Framework."`
+	ASIM       bool `yaml:"asim" doc:"Whether tapweave.siem.asim gets records of Microsoft Sentinel's Advanced Security Information Model."`
+	Updates    bool `yaml:"updates" doc:"Whether sessions that go on have documents too, one each version: about one a minute."`
 	Partitions int  `yaml:"partitions" doc:"Partitions of each SIEM topic when the sink creates it; one that is there has at least as many."`
 	FetchBytes int  `yaml:"fetch_bytes" doc:"Most bytes of one fetch from a partition."`
 }
@@ -52,44 +59,67 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// format is a kind of document, and the topic it goes to.
-type format struct {
-	topic      string
+// Format is a kind of document, and the topic it goes to.
+type Format struct {
+	Name  string
+	Topic string
+	// Append appends the document of a version of a session, without a line end.
+	Append func(dst []byte, s *columns.Session) []byte
+}
+
+// Formats are all kinds of documents.
+var Formats = []Format{
+	{"ecs", record.TopicSIEMECS, ecs.Append},
+	{"ocsf", record.TopicSIEMOCSF, ocsf.Append},
+	{"asim", record.TopicSIEMASIM, asim.Append},
+}
+
+// formats are those that are switched on.
+func (c Config) formats() []Format {
+	return slices.DeleteFunc(slices.Clone(Formats), func(f Format) bool {
+		return !map[string]bool{"ecs": c.ECS, "ocsf": c.OCSF, "asim": c.ASIM}[f.Name]
+	})
+}
+
+// Enabled says whether there is anything to write.
+func (c Config) Enabled() bool { return len(c.formats()) > 0 }
+
+// Topics are those that the output writes to.
+func (c Config) Topics() (topics []string) {
+	for _, f := range c.formats() {
+		topics = append(topics, f.Topic)
+	}
+	return topics
+}
+
+// target is where documents of a format go.
+type target struct {
+	Format
 	partitions int
-	append     func([]byte, *columns.Session) []byte
+	documents  *stats.Counter
 }
 
 // Output writes documents.
 type Output struct {
-	config  Config
-	formats []format
-	kafka   *kafka.Client
-	letters *deadletter.Writer
-	log     *slog.Logger
-	limited *logging.Limited
-	records, documents, lost,
-	tooLarge *stats.Counter
-}
-
-// Topics are those that the output writes to.
-func (c Config) Topics() []string {
-	if c.ECS {
-		return []string{record.TopicSIEMECS}
-	}
-	return nil
+	config                  Config
+	targets                 []target
+	kafka                   *kafka.Client
+	letters                 *deadletter.Writer
+	log                     *slog.Logger
+	limited                 *logging.Limited
+	records, lost, tooLarge *stats.Counter
 }
 
 // New returns an output that does nothing yet. partitions says how many each topic of [Config.Topics] has.
 func New(c Config, partitions map[string]int, k *kafka.Client, letters *deadletter.Writer, counters *stats.Counters, log *slog.Logger) *Output {
 	o := &Output{
 		config: c, kafka: k, letters: letters, log: log, limited: logging.NewLimited(log),
-		records:   counters.Counter("siem", "records"),
-		documents: counters.Counter("siem", "documents_ecs"),
-		lost:      counters.Counter("siem", "records_lost_to_retention"),
-		tooLarge:  counters.Counter("siem", "documents_too_large"),
+		records:  counters.Counter("siem", "records"),
+		lost:     counters.Counter("siem", "records_lost_to_retention"),
+		tooLarge: counters.Counter("siem", "documents_too_large"),
 	}
-	if c.ECS {
-		o.formats = append(o.formats, format{record.TopicSIEMECS, partitions[record.TopicSIEMECS], ecs.Append})
+	for _, f := range c.formats() {
+		o.targets = append(o.targets, target{f, partitions[f.Topic], counters.Counter("siem", "documents_"+f.Name)})
 	}
 	return o
 }
@@ -106,7 +136,7 @@ func (o *Output) generation(ctx context.Context, gen *kafka.Generation) {
 	g, all := errgroup.WithContext(ctx)
 	for _, a := range gen.Assignments {
 		g.Go(func() error {
-			p := &partition{Output: o, decoder: columns.NewDecoder(pb.Rows_SESSIONS)}
+			p := o.newPartition()
 			in := &intake.Partition{Log: o.kafka, Assignment: a, MaxBytes: o.config.FetchBytes, Logger: o.log, Lost: o.lost.Add}
 			return in.Follow(all, func(f kafka.Fetched) error {
 				if err := p.write(all, a, f.Records); err != nil {
@@ -129,48 +159,89 @@ func (o *Output) generation(ctx context.Context, gen *kafka.Generation) {
 type partition struct {
 	*Output
 	decoder *columns.Decoder
-	arena   []byte
+	batches []batch // of each target
 }
 
-// maxProduce is the most bytes of documents in one produce call.
-const maxProduce = record.MaxBytes
+const (
+	// maxProduce is the most bytes of documents in one produce call.
+	maxProduce = record.MaxBytes
+	// maxHeld is how many bytes of documents of a format are held, and those of one record more, before they are written.
+	maxHeld = 8 << 20
+)
 
-// document is a span of the arena: documents are cut out when all are written, for the arena moves as it grows.
+// batch is the documents of one format that are written together.
+type batch struct {
+	text      []byte
+	documents []document
+	// How much there was before the current record.
+	textBefore, documentsBefore int
+}
+
+// document is a span of a batch's text: documents are cut out when all are there, for the text moves as it grows.
 type document struct {
 	id       session.ID
 	from, to int
 }
 
-// write writes the documents of the finished sessions in some records, and returns when they are acknowledged.
+func (o *Output) newPartition() *partition {
+	return &partition{Output: o, decoder: columns.NewDecoder(pb.Rows_SESSIONS), batches: make([]batch, len(o.targets))}
+}
+
+// write writes the documents of some records, and returns when they are acknowledged.
 func (p *partition) write(ctx context.Context, a kafka.Assignment, records []kafka.Record) error {
-	for _, f := range p.formats {
-		p.arena = p.arena[:0]
-		var documents []document
-		for _, r := range records {
-			before, mark := len(documents), len(p.arena)
-			err := p.finished(r.Value, func(s *columns.Session) {
-				from := len(p.arena)
-				p.arena = f.append(p.arena, s)
-				documents = append(documents, document{s.ID, from, len(p.arena)})
-			})
-			if err != nil {
-				documents, p.arena = documents[:before], p.arena[:mark]
-				if err := p.letters.Send(ctx, deadletter.Letter{Topic: a.Topic, Partition: a.Partition, Offset: r.Offset, Cause: err, Value: r.Value}); err != nil {
-					return err
-				}
-				continue
+	for _, r := range records {
+		if err := p.take(r.Value); err != nil {
+			if err := p.letters.Send(ctx, deadletter.Letter{Topic: a.Topic, Partition: a.Partition, Offset: r.Offset, Cause: err, Value: r.Value}); err != nil {
+				return err
 			}
-			p.records.Inc()
+			continue
 		}
-		if err := p.produce(ctx, f, documents); err != nil {
-			return err
+		p.records.Inc()
+		if slices.ContainsFunc(p.batches, func(b batch) bool { return len(b.text) >= maxHeld }) {
+			if err := p.flush(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return p.flush(ctx)
+}
+
+// flush writes all batches, and empties them when they are acknowledged.
+func (p *partition) flush(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i, t := range p.targets {
+		g.Go(func() error { return p.produce(ctx, t, &p.batches[i]) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for i := range p.batches {
+		b := &p.batches[i]
+		b.documents, b.text = b.documents[:0], b.text[:0]
+		if cap(b.text) > 2*maxHeld {
+			*b = batch{}
 		}
 	}
 	return nil
 }
 
-// finished calls each with every session of a record that is over.
-func (p *partition) finished(value []byte, each func(*columns.Session)) error {
+// take adds the documents of a record to the batches; all of them, or on an error none.
+func (p *partition) take(value []byte) error {
+	for i := range p.batches {
+		b := &p.batches[i]
+		b.textBefore, b.documentsBefore = len(b.text), len(b.documents)
+	}
+	err := p.rows(value)
+	if err != nil {
+		for i := range p.batches {
+			b := &p.batches[i]
+			b.text, b.documents = b.text[:b.textBefore], b.documents[:b.documentsBefore]
+		}
+	}
+	return err
+}
+
+func (p *partition) rows(value []byte) error {
 	r, err := record.UnmarshalSessions(value)
 	if err != nil {
 		return err
@@ -183,33 +254,43 @@ func (p *partition) finished(value []byte, each func(*columns.Session)) error {
 		if err != nil {
 			return err
 		}
-		if err := p.decoder.Decode(s, func(batch arrow.Record) error {
-			return columns.Sessions.Load(batch, func(s *columns.Session) error {
-				if s.IsFinal {
-					each(s)
-				}
-				return nil
-			})
-		}); err != nil {
+		if err := p.decoder.Decode(s, p.sessions); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *partition) produce(ctx context.Context, f format, documents []document) error {
-	byPartition := make([][]kafka.Record, f.partitions)
-	for _, d := range documents {
+func (p *partition) sessions(rows arrow.Record) error {
+	return columns.Sessions.Load(rows, func(s *columns.Session) error {
+		if s.IsFinal || p.config.Updates {
+			for i := range p.targets {
+				p.batches[i].add(s.ID, p.targets[i].Append(p.batches[i].text, s))
+			}
+		}
+		return nil
+	})
+}
+
+// add takes a document that was appended to the text.
+func (b *batch) add(id session.ID, text []byte) {
+	b.documents = append(b.documents, document{id, len(b.text), len(text)})
+	b.text = text
+}
+
+func (p *partition) produce(ctx context.Context, t target, b *batch) error {
+	byPartition := make([][]kafka.Record, t.partitions)
+	for _, d := range b.documents {
 		// The id is a hash. All versions of a session are in one partition, in order.
-		i := int(binary.BigEndian.Uint32(d.id[:]) % uint32(f.partitions))
-		byPartition[i] = append(byPartition[i], kafka.Record{Key: []byte(hex.EncodeToString(d.id[:])), Value: p.arena[d.from:d.to]})
+		i := int(binary.BigEndian.Uint32(d.id[:]) % uint32(t.partitions))
+		byPartition[i] = append(byPartition[i], kafka.Record{Key: []byte(hex.EncodeToString(d.id[:])), Value: b.text[d.from:d.to]})
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for i, records := range byPartition {
 		g.Go(func() error {
 			for len(records) > 0 {
 				n := fitting(records)
-				if err := p.send(ctx, f.topic, i, records[:n]); err != nil {
+				if err := p.send(ctx, t, i, records[:n]); err != nil {
 					return err
 				}
 				records = records[n:]
@@ -234,25 +315,25 @@ func fitting(records []kafka.Record) int {
 
 // send writes records; those that the broker says are too large one by one, and leaves out what is too large by
 // itself.
-func (p *partition) send(ctx context.Context, topic string, i int, records []kafka.Record) error {
-	_, err := p.kafka.ProduceRetry(ctx, topic, i, func() ([]kafka.Record, error) { return records, nil }, func(err error) {
-		p.limited.Warn("produce", "documents not written yet, trying again", "topic", topic, "error", err)
+func (p *partition) send(ctx context.Context, t target, i int, records []kafka.Record) error {
+	_, err := p.kafka.ProduceRetry(ctx, t.Topic, i, func() ([]kafka.Record, error) { return records, nil }, func(err error) {
+		p.limited.Warn("produce", "documents not written yet, trying again", "topic", t.Topic, "error", err)
 	})
 	switch {
 	case err == nil:
-		p.documents.Add(uint64(len(records)))
+		t.documents.Add(uint64(len(records)))
 		return nil
 	case !errors.Is(err, kafka.ErrTooLarge):
 		return err
 	case len(records) > 1:
 		for j := range records {
-			if err := p.send(ctx, topic, i, records[j:j+1]); err != nil {
+			if err := p.send(ctx, t, i, records[j:j+1]); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
 	p.tooLarge.Inc()
-	p.limited.Warn("too_large", "a document is larger than the broker takes", "topic", topic, "session_id", string(records[0].Key), "bytes", len(records[0].Value))
+	p.limited.Warn("too_large", "a document is larger than the broker takes", "topic", t.Topic, "session_id", string(records[0].Key), "bytes", len(records[0].Value))
 	return nil
 }

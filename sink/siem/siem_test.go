@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -47,109 +48,153 @@ func value(t *testing.T, list ...*columns.Session) []byte {
 	return v
 }
 
-// Each finished session is one document under its id, in the order of its versions; open ones are none; what
-// was committed is not written again.
-func TestDocuments(t *testing.T) {
-	client := kafkatest.New(t)
-	ctx := t.Context()
-	var partitions map[string]int
-	if err := (kafka.Retry{}).Do(ctx, func() (err error) {
-		partitions, err = client.EnsureTopics(ctx, true, kafka.Topic{Name: record.TopicSessions, Partitions: 2},
-			kafka.Topic{Name: record.TopicDeadLetter, Partitions: 1}, kafka.Topic{Name: record.TopicSIEMECS, Partitions: 3})
+// bench is an output at work, on a broker of its own.
+type bench struct {
+	testing.TB
+	client     *kafka.Client
+	config     siem.Config
+	partitions map[string]int
+	counters   *stats.Counters
+}
+
+func newBench(t *testing.T, config siem.Config) *bench {
+	b := &bench{TB: t, client: kafkatest.New(t), config: config}
+	list := []kafka.Topic{{Name: record.TopicSessions, Partitions: 2}, {Name: record.TopicDeadLetter, Partitions: 1}}
+	for _, topic := range config.Topics() {
+		list = append(list, kafka.Topic{Name: topic, Partitions: 3})
+	}
+	if err := (kafka.Retry{}).Do(t.Context(), func() (err error) {
+		b.partitions, err = b.client.EnsureTopics(t.Context(), true, list...)
 		return err
 	}, nil); err != nil {
 		t.Fatal(err)
 	}
-	produce := func(partition int, value []byte) {
-		t.Helper()
-		if _, err := client.ProduceRetry(ctx, record.TopicSessions, partition, func() ([]kafka.Record, error) { return []kafka.Record{{Value: value}}, nil }, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var counters *stats.Counters
-	start := func() (stop func()) {
-		counters = stats.New("sink", prometheus.NewRegistry())
-		log := slog.New(slog.NewTextHandler(t.Output(), nil))
-		output := siem.New(siem.DefaultConfig(), partitions, client, deadletter.New(client, counters, "deadletter", log), counters, log)
-		ctx, cancel := context.WithCancel(ctx)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			if err := output.Run(ctx); err != nil {
-				t.Error(err)
-			}
-		}()
-		stop = sync.OnceFunc(func() { cancel(); <-done })
-		t.Cleanup(stop)
-		return stop
-	}
-	documents := func(want int) map[string][]string { // ids by key
-		t.Helper()
-		var got map[string][]string
-		n := 0
-		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-			got, n = map[string][]string{}, 0
-			for p := range 3 {
-				for next := int64(0); ; {
-					f, err := client.Fetch(ctx, record.TopicSIEMECS, p, next, 10<<20, 20*time.Millisecond)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if len(f.Records) == 0 {
-						break
-					}
-					for _, r := range f.Records {
-						var d struct {
-							Event struct{ ID string }
-						}
-						if err := json.Unmarshal(r.Value, &d); err != nil {
-							t.Fatalf("%v: %s", err, r.Value)
-						}
-						got[string(r.Key)] = append(got[string(r.Key)], d.Event.ID)
-						n++
-					}
-					next = f.Next
-				}
-			}
-			if n >= want {
-				break
-			}
-		}
-		if n != want {
-			t.Fatalf("%d documents, want %d", n, want)
-		}
-		return got
-	}
+	return b
+}
 
+func (b *bench) produce(partition int, value []byte) {
+	b.Helper()
+	one := func() ([]kafka.Record, error) { return []kafka.Record{{Value: value}}, nil }
+	if _, err := b.client.ProduceRetry(b.Context(), record.TopicSessions, partition, one, nil); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// start runs an output until stop is called.
+func (b *bench) start() (stop func()) {
+	b.counters = stats.New("sink", prometheus.NewRegistry())
+	log := slog.New(slog.NewTextHandler(b.Output(), nil))
+	output := siem.New(b.config, b.partitions, b.client, deadletter.New(b.client, b.counters, "deadletter", log), b.counters, log)
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := output.Run(ctx); err != nil {
+			b.Error(err)
+		}
+	}()
+	stop = sync.OnceFunc(func() { cancel(); <-done })
+	b.Cleanup(stop)
+	return stop
+}
+
+// documents waits for so many documents on a topic, and returns their ids by key.
+func (b *bench) documents(topic string, want int) map[string][]string {
+	b.Helper()
+	var got map[string][]string
+	n := 0
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		got, n = map[string][]string{}, 0
+		for p := range b.partitions[topic] {
+			for next := int64(0); ; {
+				f, err := b.client.Fetch(b.Context(), topic, p, next, 10<<20, 20*time.Millisecond)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if len(f.Records) == 0 {
+					break
+				}
+				for _, r := range f.Records {
+					var d struct {
+						Event            struct{ ID string }
+						Metadata         struct{ UID string }
+						EventOriginalUID string
+					}
+					if err := json.Unmarshal(r.Value, &d); err != nil {
+						b.Fatalf("%v: %s", err, r.Value)
+					}
+					got[string(r.Key)] = append(got[string(r.Key)], d.Event.ID+d.Metadata.UID+d.EventOriginalUID)
+					n++
+				}
+				next = f.Next
+			}
+		}
+		if n >= want {
+			break
+		}
+	}
+	if n != want {
+		b.Fatalf("%d documents on %s, want %d", n, topic, want)
+	}
+	return got
+}
+
+// Each finished session is one document of each format under its id, in the order of its versions; open ones are
+// none; what was committed is not written again.
+func TestDocuments(t *testing.T) {
+	config := siem.DefaultConfig()
+	config.OCSF, config.ASIM = true, true
+	b := newBench(t, config)
 	const n = 900
-	stop := start()
+	stop := b.start()
 	var open, final []*columns.Session
 	for i := range n {
 		open, final = append(open, sessionOf(i, 1, false)), append(final, sessionOf(i, 2, true))
 	}
-	produce(0, value(t, open...))
-	produce(0, []byte("no record"))
-	produce(0, value(t, final...))
-	produce(0, value(t, sessionOf(7, 3, true))) // a late packet
-	produce(1, value(t, sessionOf(n, 1, true)))
-	got := documents(n + 2)
-	for i := range n {
-		id := sessionOf(i, 0, false).ID.String()
-		want := []string{id + ":2"}
-		if i == 7 {
-			want = append(want, id+":3")
-		}
-		if len(got[id]) != len(want) || got[id][0] != want[0] || got[id][len(want)-1] != want[len(want)-1] {
-			t.Fatalf("documents of session %d: %q, want %q", i, got[id], want)
+	b.produce(0, value(t, open...))
+	b.produce(0, []byte("no record"))
+	b.produce(0, value(t, final...))
+	b.produce(0, value(t, sessionOf(7, 3, true))) // a late packet
+	b.produce(1, value(t, sessionOf(n, 1, true)))
+	for _, topic := range []string{record.TopicSIEMECS, record.TopicSIEMOCSF, record.TopicSIEMASIM} {
+		got := b.documents(topic, n+2)
+		for i := range n {
+			id := sessionOf(i, 0, false).ID.String()
+			want := []string{id + ":2"}
+			if i == 7 {
+				want = append(want, id+":3")
+			}
+			if !slices.Equal(got[id], want) {
+				t.Fatalf("%s: documents of session %d: %q, want %q", topic, i, got[id], want)
+			}
 		}
 	}
-	if bad := counters.Counter("deadletter", "undecodable").Value(); bad != 1 {
+	if bad := b.counters.Counter("deadletter", "undecodable").Value(); bad != 1 {
 		t.Errorf("%d records undecodable", bad)
 	}
 	stop()
-	produce(1, value(t, sessionOf(n+1, 1, true)))
-	stop = start()
-	documents(n + 3)
+	b.produce(1, value(t, sessionOf(n+1, 1, true)))
+	stop = b.start()
+	b.documents(record.TopicSIEMASIM, n+3)
 	stop()
-	documents(n + 3)
+	for _, f := range siem.Formats {
+		b.documents(f.Topic, n+3)
+	}
+}
+
+// Where it is configured so, each version is a document; what is switched off has none.
+func TestUpdates(t *testing.T) {
+	config := siem.DefaultConfig()
+	config.ECS, config.OCSF, config.Updates = false, true, true
+	if got := config.Topics(); !slices.Equal(got, []string{record.TopicSIEMOCSF}) {
+		t.Fatalf("topics %q", got)
+	}
+	b := newBench(t, config)
+	b.start()
+	b.produce(0, value(t, sessionOf(1, 1, false)))
+	b.produce(0, value(t, sessionOf(1, 2, false), sessionOf(1, 3, true)))
+	id := sessionOf(1, 0, false).ID.String()
+	if got, want := b.documents(record.TopicSIEMOCSF, 3)[id], []string{id + ":1", id + ":2", id + ":3"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
 }

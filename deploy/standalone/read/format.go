@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tapweave/tapweave/proto/columns"
+	"github.com/tapweave/tapweave/sink/siem"
 )
 
 // format turns sessions into text. append is called by several goroutines at once; print gets what append
@@ -19,23 +20,26 @@ type format interface {
 func newFormat(name string) (format, error) {
 	switch name {
 	case "json":
-		return jsonFormat{}, nil
+		return lineFormat(columns.AppendJSON), nil
 	case "table":
 		return &tableFormat{}, nil
 	}
-	return nil, fmt.Errorf("unknown format %q, must be json or table", name)
+	for _, f := range siem.Formats {
+		if f.Name == name {
+			return lineFormat(f.Append), nil
+		}
+	}
+	return nil, fmt.Errorf("unknown format %q, must be json, table, ecs, ocsf or asim", name)
 }
 
-// jsonFormat is one flat object a line.
-type jsonFormat struct{}
+// lineFormat is one object a line, flat or as SIEMs get it.
+type lineFormat func(dst []byte, s *columns.Session) []byte
 
-func (jsonFormat) append(dst []byte, s *columns.Session) []byte {
-	return append(columns.AppendJSON(dst, s), '\n')
-}
+func (f lineFormat) append(dst []byte, s *columns.Session) []byte { return append(f(dst, s), '\n') }
 
-func (jsonFormat) print(w *bufio.Writer, text []byte) error {
+func (lineFormat) print(w *bufio.Writer, text []byte) error {
 	_, err := w.Write(text)
 	return err
 }
 
-func (jsonFormat) end(*bufio.Writer) error { return nil }
+func (lineFormat) end(*bufio.Writer) error { return nil }

@@ -27,7 +27,8 @@ import (
 
 // Options of a reading.
 type Options struct {
-	// Format is json (one object a line) or table (for people).
+	// Format is json (one flat object a line), table (for people), or ecs, ocsf or asim (the documents of the topics for
+	// SIEMs).
 	Format string
 	// Collectors is how many collectors the packets go through, at least 1; Split is how they are spread.
 	Collectors int

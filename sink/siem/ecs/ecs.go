@@ -1,4 +1,4 @@
-// Package ecs writes sessions as documents of the Elastic Common Schema.
+// Package ecs writes sessions and alerts as documents of the Elastic Common Schema, as Packetbeat does its flows.
 //
 // A document is nested objects, one line, without what is unknown. Its id, event.id, is session_id:version:
 // whoever indexes by it overwrites a repeat. Fields that ECS does not have are below tapweave.
@@ -6,274 +6,375 @@
 package ecs
 
 import (
-	"bytes"
-	"encoding/json"
-	"math"
-	"strconv"
-	"time"
-	"unicode/utf8"
+	"strings"
 
 	"github.com/tapweave/tapweave/proto/columns"
+	"github.com/tapweave/tapweave/proto/jsontext"
 	"github.com/tapweave/tapweave/proto/packet"
+	"github.com/tapweave/tapweave/sink/siem/document"
 )
 
 // Version of the schema that documents conform to.
 const Version = "9.4.0"
 
-// Append appends the document of a session, without a line end.
+// end is one end of a session.
+type end struct {
+	ip                    []byte // as text
+	port                  uint16
+	bytes, packets        uint64
+	mac                   columns.MAC
+	name                  string
+	labels                *columns.Labels
+	payload, missed       uint64
+	retransmits, disorder uint64
+	zeroWindows, overlap  uint64
+	flags, ttl            uint8
+	rtt                   float64
+	icmp                  string // key of what stands in the port of an ICMP session
+}
+
+// Append appends the document of a version of a session, without a line end.
 func Append(dst []byte, s *columns.Session) []byte {
-	w := writer{b: dst, fresh: true}
-	w.open()
+	var text [2][64]byte
+	src := end{
+		jsontext.AppendAddress(text[0][:0], s.Src), s.SrcPort, s.SrcBytes, s.SrcPackets, s.SrcMAC, s.SrcLabels.Name, &s.SrcLabels,
+		s.SrcPayloadBytes, s.SrcMissedBytes, s.SrcRetransmits, s.SrcOutOfOrder, s.SrcZeroWindows, s.SrcOverlapBytes,
+		s.SrcTCPFlags, s.SrcTTL, s.SrcRTT, `"icmp_type":`,
+	}
+	dest := end{
+		jsontext.AppendAddress(text[1][:0], s.Dst), s.DstPort, s.DstBytes, s.DstPackets, s.DstMAC, document.Name(s), &s.DstLabels,
+		s.DstPayloadBytes, s.DstMissedBytes, s.DstRetransmits, s.DstOutOfOrder, s.DstZeroWindows, s.DstOverlapBytes,
+		s.DstTCPFlags, s.DstTTL, s.DstRTT, `"icmp_code":`,
+	}
+	w := document.Begin(dst)
 	// The time at which the session is over and known, so that a rule that looks back from now finds it however
 	// long it lasted.
-	w.time("@timestamp", s.End)
-	w.object("ecs", func() { w.text("version", Version) })
-	w.object("event", func() {
-		w.text("kind", "event")
-		w.list("category", "network")
-		w.list("type", types(s)...)
-		w.text("module", "tapweave")
-		w.text("dataset", "tapweave.session")
-		w.key("id")
-		w.b = append(w.b, '"')
-		w.b = appendHex(w.b, s.ID[:])
-		w.b = append(w.b, ':')
-		w.b = strconv.AppendUint(w.b, uint64(s.Version), 10)
-		w.b = append(w.b, '"')
-		w.time("start", s.Start)
-		w.time("end", s.End)
-		w.number("duration", uint64(max(0, s.End-s.Start)))
-		w.text("reason", s.CloseReason)
-	})
-	w.object("network", func() {
-		w.text("type", family(s.Src))
-		w.text("transport", s.Protocol())
-		w.text("iana_number", strconv.Itoa(int(s.IPProtocol)))
-		w.text("protocol", s.App)
-		w.text("direction", s.Direction)
-		w.text("community_id", s.CommunityID)
-		w.number("bytes", s.SrcBytes+s.DstBytes)
-		w.number("packets", s.SrcPackets+s.DstPackets)
-		if len(s.VLANs) > 0 {
-			w.object("vlan", func() { w.text("id", strconv.Itoa(int(s.VLANs[0]))) })
-		}
-	})
-	w.object("source", func() {
-		w.end(s.Src, s.SrcPort, s, s.SrcBytes, s.SrcPackets, s.SrcMAC, &s.SrcLabels)
-	})
-	w.object("destination", func() {
-		w.end(s.Dst, s.DstPort, s, s.DstBytes, s.DstPackets, s.DstMAC, &s.DstLabels)
-	})
-	w.object("observer", func() {
-		w.text("vendor", "Tapweave")
-		w.text("product", "Tapweave")
-		w.text("type", "ndr")
-	})
-	w.object("related", func() {
-		w.key("ip")
-		w.b = append(w.b, '[', '"')
-		w.b = s.Src.Netip().AppendTo(w.b)
-		if s.Dst != s.Src {
-			w.b = append(w.b, '"', ',', '"')
-			w.b = s.Dst.Netip().AppendTo(w.b)
-		}
-		w.b = append(w.b, '"', ']')
-	})
-	w.object("tapweave", func() {
-		w.text("tenant", s.Tenant)
-		w.key("session_id")
-		w.b = append(w.b, '"')
-		w.b = appendHex(w.b, s.ID[:])
-		w.b = append(w.b, '"')
-		w.number("version", uint64(s.Version))
-		w.text("conn_state", s.ConnState)
-		w.text("history", s.History)
-		w.text("flow_type", s.FlowType)
-		if !math.IsNaN(s.Sampled) && !math.IsInf(s.Sampled, 0) {
-			w.key("sampled")
-			w.b = strconv.AppendFloat(w.b, s.Sampled, 'g', -1, 64)
-		}
-		w.number("duplicate_packets", s.DuplicatePackets)
-		w.object("source", func() {
-			w.side(s, s.SrcPort, "type", s.SrcPayloadBytes, s.SrcMissedBytes, s.SrcRetransmits, &s.SrcLabels)
-		})
-		w.object("destination", func() {
-			w.side(s, s.DstPort, "code", s.DstPayloadBytes, s.DstMissedBytes, s.DstRetransmits, &s.DstLabels)
-		})
-	})
-	return append(w.b, '}')
-}
+	w.Time(`"@timestamp":`, s.End)
+	w.Raw(`"ecs":{"version":"` + Version + `"}`)
 
-// types are event.type: what ECS allows for the category network, and fits.
-func types(s *columns.Session) []string {
-	list := []string{"connection", "end"}
+	w.Open(`"event":{"kind":"event","category":["network"],"module":"tapweave","dataset":"tapweave.session","action":"network_flow","type":["connection"`)
 	switch s.ConnState {
 	case "REJ":
-		list = append(list, "denied")
+		w.Raw(`"denied"`)
 	case "S0":
 	default:
-		list = append(list, "start")
+		w.Raw(`"start"`)
 	}
-	return list
+	if s.IsFinal {
+		w.Raw(`"end"`)
+	}
+	if s.App != "" {
+		w.Raw(`"protocol"`)
+	}
+	w.CloseList()
+	w.ID(`"id":`, s.ID, s.Version)
+	w.Time(`"start":`, s.Start)
+	w.Time(`"end":`, s.End)
+	w.Uint(`"duration":`, uint64(max(0, s.End-s.Start)))
+	w.Text(`"reason":`, s.CloseReason)
+	w.Close()
+
+	network(&w, s.Src, s.IPProtocol)
+	w.Text(`"protocol":`, s.App)
+	w.Text(`"direction":`, s.Direction)
+	w.Text(`"community_id":`, s.CommunityID)
+	w.Long(`"bytes":`, s.SrcBytes+s.DstBytes)
+	w.Long(`"packets":`, s.SrcPackets+s.DstPackets)
+	if len(s.VLANs) > 0 {
+		w.Open(`"vlan":{`)
+		w.Digits(`"id":`, uint64(s.VLANs[0]))
+		w.Close()
+	}
+	w.Close()
+
+	// Who began is the client: as far as is known, src is.
+	src.write(&w, `"source":`, `"client":`, s)
+	dest.write(&w, `"destination":`, `"server":`, s)
+	w.Raw(observer)
+	related(&w, s, &src, &dest)
+	if len(s.TLSVersion)|len(s.TLSSNI)|len(s.TLSJA3)|len(s.TLSALPN) > 0 {
+		tls(&w, s)
+	}
+	if document.IsDNS(s) {
+		dns(&w, s)
+	}
+	if document.IsHTTP(s) {
+		http(&w, s)
+	}
+	if len(s.SrcLabels.Threat)|len(s.DstLabels.Threat) > 0 {
+		threat(&w, s, &src, &dest)
+	}
+	own(&w, s, &src, &dest)
+	return w.End()
 }
 
-func family(a packet.Addr) string {
+const observer = `"observer":{"vendor":"Tapweave","product":"Tapweave","type":"ndr"}`
+
+// network opens the object of that name.
+func network(w *document.Writer, a packet.Addr, protocol uint8) {
 	if a.Netip().Is4() {
-		return "ipv4"
+		w.Open(`"network":{"type":"ipv4"`)
+	} else {
+		w.Open(`"network":{"type":"ipv6"`)
 	}
-	return "ipv6"
+	w.Text(`"transport":`, columns.Protocol(protocol))
+	w.Digits(`"iana_number":`, uint64(protocol))
 }
 
-// hasPorts says whether the ports of a session are ports, not types and codes of ICMP.
-func hasPorts(s *columns.Session) bool {
-	switch s.IPProtocol {
-	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP, packet.ProtoDCCP, packet.ProtoUDPLite:
-		return true
+// write writes what ECS has of an end, twice: by its direction, and by its part.
+func (e *end) write(w *document.Writer, key, again string, s *columns.Session) {
+	w.Key(key)
+	from := w.Mark()
+	w.Begin()
+	w.Quoted(`"address":`, e.ip)
+	w.Quoted(`"ip":`, e.ip)
+	if document.HasPorts(s.IPProtocol) {
+		w.Uint(`"port":`, uint64(e.port))
+	}
+	w.Long(`"bytes":`, e.bytes)
+	w.Long(`"packets":`, e.packets)
+	w.MAC(`"mac":`, e.mac, '-') // RFC 7042
+	w.Text(`"domain":`, e.name)
+	if e.labels.Country != "" {
+		w.Open(`"geo":{`)
+		w.Text(`"country_iso_code":`, e.labels.Country)
+		w.Close()
+	}
+	if e.labels.ASN != 0 {
+		w.Open(`"as":{`)
+		w.Uint(`"number":`, uint64(e.labels.ASN))
+		if e.labels.ASOrg != "" {
+			w.Open(`"organization":{`)
+			w.Text(`"name":`, e.labels.ASOrg)
+			w.Close()
+		}
+		w.Close()
+	}
+	w.Close()
+	w.Copy(again, from, w.Mark())
+}
+
+// related collects what a search over all fields is for.
+func related(w *document.Writer, s *columns.Session, src, dest *end) {
+	w.Open(`"related":{`)
+	w.Open(`"ip":[`)
+	w.Quoted("", src.ip)
+	if s.Dst != s.Src {
+		w.Quoted("", dest.ip)
+	}
+	if document.IsDNS(s) {
+		for _, a := range s.DNSAnswers {
+			if document.IsAddress(a) {
+				w.Element(a)
+			}
+		}
+	}
+	w.CloseList()
+	host, _ := document.Host(s.HTTPHost)
+	names := [...]string{s.SrcLabels.Name, s.DstLabels.Name, s.TLSSNI, host, s.DNSQuery}
+	mark := w.Mark()
+	w.Open(`"hosts":[`)
+	for i, name := range names {
+		if !known(names[:i], name) {
+			w.Element(name)
+		}
+	}
+	for _, authority := range s.HTTPHosts {
+		if name, _ := document.Host(authority); !known(names[:], name) {
+			w.Element(name)
+		}
+	}
+	for _, name := range s.DNSQueries {
+		if !known(names[:], name) {
+			w.Element(name)
+		}
+	}
+	w.CloseListUnlessEmpty(mark)
+	if s.TLSJA3 != "" {
+		w.Open(`"hash":[`)
+		w.Element(s.TLSJA3)
+		w.CloseList()
+	}
+	w.Close()
+}
+
+func known(names []string, name string) bool {
+	for _, n := range names {
+		if n == name {
+			return true
+		}
 	}
 	return false
 }
 
-// end writes what ECS has of source and destination.
-func (w *writer) end(a packet.Addr, port uint16, s *columns.Session, bytes, packets uint64, mac columns.MAC, l *columns.Labels) {
-	for _, name := range []string{"address", "ip"} {
-		w.key(name)
-		w.b = append(w.b, '"')
-		w.b = a.Netip().AppendTo(w.b)
-		w.b = append(w.b, '"')
+func tls(w *document.Writer, s *columns.Session) {
+	w.Open(`"tls":{`)
+	if protocol, version, ok := strings.Cut(s.TLSVersion, "v"); ok {
+		w.Text(`"version":`, version)
+		w.Text(`"version_protocol":`, strings.ToLower(protocol))
 	}
-	if hasPorts(s) {
-		w.number("port", uint64(port))
+	w.Text(`"next_protocol":`, s.TLSALPN)
+	mark := w.Mark()
+	w.Open(`"client":{`)
+	w.Text(`"ja3":`, s.TLSJA3)
+	w.Text(`"server_name":`, s.TLSSNI)
+	w.CloseUnlessEmpty(mark)
+	w.Close()
+}
+
+func dns(w *document.Writer, s *columns.Session) {
+	if s.DNSRcode == "" {
+		w.Open(`"dns":{"type":"query"`)
+	} else {
+		w.Open(`"dns":{"type":"answer"`)
 	}
-	w.number("bytes", bytes)
-	w.number("packets", packets)
-	if mac != (columns.MAC{}) {
-		w.key("mac")
-		w.b = append(w.b, '"')
-		for i, x := range mac { // RFC 7042: upper case, hyphens
-			if i > 0 {
-				w.b = append(w.b, '-')
+	mark := w.Mark()
+	w.Open(`"question":{`)
+	w.Text(`"name":`, s.DNSQuery)
+	w.Text(`"type":`, s.DNSType)
+	w.CloseUnlessEmpty(mark)
+	w.Text(`"response_code":`, s.DNSRcode)
+	if len(s.DNSAnswers) > 0 {
+		w.Open(`"answers":[`)
+		for _, a := range s.DNSAnswers {
+			w.Open(`{`)
+			w.Text(`"data":`, a)
+			if document.IsAddress(a) {
+				if strings.IndexByte(a, ':') < 0 {
+					w.Raw(`"type":"A"`)
+				} else {
+					w.Raw(`"type":"AAAA"`)
+				}
 			}
-			w.b = append(w.b, upperHex[x>>4], upperHex[x&15])
+			w.Close()
 		}
-		w.b = append(w.b, '"')
-	}
-	w.text("domain", l.Name)
-	if l.Country != "" {
-		w.object("geo", func() { w.text("country_iso_code", l.Country) })
-	}
-	if l.ASN != 0 {
-		w.object("as", func() {
-			w.number("number", uint64(l.ASN))
-			if l.ASOrg != "" {
-				w.object("organization", func() { w.text("name", l.ASOrg) })
+		w.CloseList()
+		mark = w.Mark()
+		w.Open(`"resolved_ip":[`)
+		for _, a := range s.DNSAnswers {
+			if document.IsAddress(a) {
+				w.Element(a)
 			}
-		})
-	}
-}
-
-// side writes what ECS does not have of source and destination.
-func (w *writer) side(s *columns.Session, port uint16, icmp string, payload, missed, retransmits uint64, l *columns.Labels) {
-	if s.IPProtocol == packet.ProtoICMP || s.IPProtocol == packet.ProtoICMPv6 {
-		w.number("icmp_"+icmp, uint64(port))
-	}
-	w.number("payload_bytes", payload)
-	if s.IPProtocol == packet.ProtoTCP {
-		w.number("missed_bytes", missed)
-		w.number("retransmits", retransmits)
-	}
-	w.text("subnet", l.Subnet)
-	w.text("vnet", l.VNet)
-	w.text("threat", l.Threat)
-}
-
-const (
-	lowerHex = "0123456789abcdef"
-	upperHex = "0123456789ABCDEF"
-)
-
-func appendHex(dst, src []byte) []byte {
-	for _, x := range src {
-		dst = append(dst, lowerHex[x>>4], lowerHex[x&15])
-	}
-	return dst
-}
-
-// writer writes JSON.
-type writer struct {
-	b     []byte
-	fresh bool // nothing stands in the object yet
-}
-
-func (w *writer) open() {
-	w.b = append(w.b, '{')
-	w.fresh = true
-}
-
-func (w *writer) key(name string) {
-	if !w.fresh {
-		w.b = append(w.b, ',')
-	}
-	w.fresh = false
-	w.b = append(w.b, '"')
-	w.b = append(w.b, name...)
-	w.b = append(w.b, '"', ':')
-}
-
-func (w *writer) object(name string, members func()) {
-	w.key(name)
-	w.open()
-	members()
-	w.b = append(w.b, '}')
-	w.fresh = false
-}
-
-// text writes a string, unless it is empty.
-func (w *writer) text(name, s string) {
-	if s != "" {
-		w.key(name)
-		w.b = appendString(w.b, s)
-	}
-}
-
-func (w *writer) list(name string, values ...string) {
-	w.key(name)
-	w.b = append(w.b, '[')
-	for i, v := range values {
-		if i > 0 {
-			w.b = append(w.b, ',')
 		}
-		w.b = appendString(w.b, v)
+		w.CloseListUnlessEmpty(mark)
 	}
-	w.b = append(w.b, ']')
+	w.Close()
 }
 
-func (w *writer) time(name string, ns int64) {
-	w.key(name)
-	w.b = append(w.b, '"')
-	w.b = time.Unix(0, ns).UTC().AppendFormat(w.b, "2006-01-02T15:04:05.000000000Z")
-	w.b = append(w.b, '"')
-}
-
-func (w *writer) number(name string, n uint64) {
-	w.key(name)
-	w.b = strconv.AppendUint(w.b, n, 10)
-}
-
-func appendString(dst []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= utf8.RuneSelf {
-			return appendUnusual(dst, s)
+func http(w *document.Writer, s *columns.Session) {
+	w.Open(`"http":{`)
+	if s.App == "http2" {
+		w.Raw(`"version":"2"`)
+	}
+	if s.HTTPMethod != "" {
+		w.Open(`"request":{`)
+		w.Text(`"method":`, s.HTTPMethod)
+		w.Close()
+	}
+	if s.HTTPStatus != 0 {
+		w.Open(`"response":{`)
+		w.Uint(`"status_code":`, uint64(s.HTTPStatus))
+		w.Close()
+	}
+	w.Close()
+	if s.HTTPPath != "" || s.HTTPHost != "" {
+		w.Open(`"url":{"scheme":"http"`)
+		host, port := document.Host(s.HTTPHost)
+		w.Text(`"domain":`, host)
+		if port != 0 {
+			w.Uint(`"port":`, uint64(port))
 		}
+		path, query := document.Path(s.HTTPPath)
+		w.Text(`"path":`, path)
+		w.Text(`"query":`, query)
+		w.Text(`"original":`, s.HTTPPath)
+		w.URL(`"full":`, s)
+		w.Close()
 	}
-	dst = append(dst, '"')
-	dst = append(dst, s...)
-	return append(dst, '"')
+	if s.HTTPUserAgent != "" {
+		w.Open(`"user_agent":{`)
+		w.Text(`"original":`, s.HTTPUserAgent)
+		w.Close()
+	}
 }
 
-func appendUnusual(dst []byte, s string) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	e.Encode(s) // of a string: it cannot fail
-	return append(dst, bytes.TrimSuffix(b.Bytes(), []byte{'\n'})...)
+// threat names the entry of a threat list that an end is on; of two, that of dst. Both are below tapweave.
+func threat(w *document.Writer, s *columns.Session, src, dest *end) {
+	e, a := dest, s.Dst
+	if dest.labels.Threat == "" {
+		e, a = src, s.Src
+	}
+	w.Open(`"threat":{`)
+	w.Open(`"indicator":{`)
+	w.Text(`"name":`, e.labels.Threat)
+	// dst may be on the list by a name that was asked for: which of them it was, the alert says.
+	if e == src || s.TLSSNI == "" && s.HTTPHost == "" && s.DNSQuery == "" {
+		indicatorIP(w, a, e.ip)
+	}
+	w.Close()
+	w.Close()
+}
+
+func indicatorIP(w *document.Writer, a packet.Addr, text []byte) {
+	if a.Netip().Is4() {
+		w.Raw(`"type":"ipv4-addr"`)
+	} else {
+		w.Raw(`"type":"ipv6-addr"`)
+	}
+	w.Quoted(`"ip":`, text)
+}
+
+// own writes what ECS does not have.
+func own(w *document.Writer, s *columns.Session, src, dest *end) {
+	w.Open(`"tapweave":{`)
+	w.Text(`"tenant":`, s.Tenant)
+	w.SessionID(`"session_id":`, s.ID)
+	w.Uint(`"version":`, uint64(s.Version))
+	w.Bool(`"final":`, s.IsFinal)
+	w.Text(`"conn_state":`, s.ConnState)
+	w.Text(`"history":`, s.History)
+	w.Text(`"flow_type":`, s.FlowType)
+	w.Float(`"handshake_rtt":`, s.HandshakeRTT)
+	w.Float(`"sampled":`, s.Sampled)
+	w.Long(`"duplicate_packets":`, s.DuplicatePackets)
+	w.Long(`"icmp_errors":`, s.ICMPErrors)
+	w.Long(`"late_packets":`, s.LatePackets)
+	w.Uint(`"outer_ports":`, uint64(s.OuterPorts))
+	document.Uints(w, `"vlans":`, s.VLANs)
+	document.Uints(w, `"vnis":`, s.VNIs)
+	w.Texts(`"tap_points":`, s.TapPoints)
+	w.Texts(`"collectors":`, s.Collectors)
+	w.Texts(`"http_hosts":`, s.HTTPHosts)
+	w.Texts(`"dns_queries":`, s.DNSQueries)
+	w.Text(`"ja4":`, s.TLSJA4)
+	w.Text(`"ssh_client":`, s.SSHClient)
+	w.Text(`"ssh_server":`, s.SSHServer)
+	src.own(w, `"source":{`, s.IPProtocol)
+	dest.own(w, `"destination":{`, s.IPProtocol)
+	w.Close()
+}
+
+func (e *end) own(w *document.Writer, key string, protocol uint8) {
+	w.Open(key)
+	w.Long(`"payload_bytes":`, e.payload)
+	switch {
+	case protocol == packet.ProtoTCP:
+		w.Long(`"missed_bytes":`, e.missed)
+		w.Long(`"retransmits":`, e.retransmits)
+		w.Long(`"out_of_order":`, e.disorder)
+		w.Long(`"zero_windows":`, e.zeroWindows)
+		w.Long(`"overlap_bytes":`, e.overlap)
+		w.Uint(`"tcp_flags":`, uint64(e.flags))
+		w.Float(`"rtt":`, e.rtt)
+	case document.IsICMP(protocol):
+		w.Uint(e.icmp, uint64(e.port))
+	}
+	if e.ttl != 0 {
+		w.Uint(`"ttl":`, uint64(e.ttl))
+	}
+	w.Text(`"subnet":`, e.labels.Subnet)
+	w.Text(`"vnet":`, e.labels.VNet)
+	w.Texts(`"labels":`, e.labels.Labels)
+	w.Text(`"threat":`, e.labels.Threat)
+	w.Close()
 }

@@ -19,7 +19,7 @@ What could not be taken in is said on standard error. The exit status is 1 if a 
 func runRead(name string, args []string) error {
 	o := read.DefaultOptions()
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	flags.StringVar(&o.Format, "format", o.Format, "`json` or table")
+	flags.StringVar(&o.Format, "format", o.Format, "`json` or table; ecs, ocsf or asim: documents as SIEMs get them")
 	flags.IntVar(&o.Collectors, "collectors", o.Collectors, "take the packets through `N` collectors")
 	flags.TextVar(&o.Split, "split", o.Split, "how they are spread over the collectors: `direction`, session, packet or rehash")
 	flags.DurationVar(&o.Jitter, "jitter", o.Jitter, "delay the arrival of each packet by up to `D`")
