@@ -10,7 +10,11 @@ trap 'rm -rf "$work"' EXIT
 export DOCKER_BUILDKIT=1
 docker=/usr/bin/docker # Debian's, which has BuildKit built in
 
-have() { $docker image inspect "$1" >/dev/null 2>&1; }
+# have IMAGE FILE…: whether it was made from these very files.
+have() {
+	sum=$(cat "${@:2}" | sha256sum | cut -c1-64)
+	[ "$($docker image inspect --format '{{index .Config.Labels "tapweave.standin"}}' "$1" 2>/dev/null)" = "$sum" ]
+}
 # build IMAGE CONTEXT ARG…: what it prints is shown where it fails.
 build() {
 	local image=$1 context=$2 begin=$SECONDS
@@ -19,32 +23,35 @@ build() {
 	$docker build --progress=plain -t "$image" "$@" "$context" >"$work/log" 2>&1 || { tail -40 "$work/log" >&2; exit 1; }
 	echo "building $image: $((SECONDS - begin)) s"
 }
+# standin IMAGE CONTEXT ARG…: an image that have, called before, did not find.
+standin() { build "$@" --label "tapweave.standin=$sum"; }
 
-if ! have debian:bookworm-slim; then
+if ! have debian:bookworm-slim "$0" /etc/ssl/certs/ca-certificates.crt; then
+	begin=$SECONDS
 	echo "building debian:bookworm-slim (debootstrap) …"
 	debootstrap --variant=minbase --include=ca-certificates bookworm "$work/debian" http://deb.debian.org/debian >"$work/log" 2>&1 ||
 		{ tail -20 "$work/log" >&2; exit 1; }
 	# The authorities that this machine trusts: what the builds fetch may come through a proxy of its own.
 	cp /etc/ssl/certs/ca-certificates.crt "$work/debian/etc/ssl/certs/"
-	tar -C "$work/debian" --exclude=./var/cache/apt/archives -c . | $docker import - debian:bookworm-slim >/dev/null
+	tar -C "$work/debian" --exclude=./var/cache/apt/archives -c . | $docker import --change "LABEL tapweave.standin=$sum" - debian:bookworm-slim >/dev/null
 	rm -rf "$work/debian"
+	echo "building debian:bookworm-slim: $((SECONDS - begin)) s"
 fi
-have golang:1.26 || build golang:1.26 "$(go env GOROOT)" -f "$here/standins/golang.Dockerfile"
-have gcr.io/distroless/base-debian12:nonroot || build gcr.io/distroless/base-debian12:nonroot "$here/standins" -f "$here/standins/distroless.Dockerfile"
-if ! have apache/kafka:4.1.0; then
-	mkdir "$work/kafka"
-	cp "$here"/standins/kafka/* "$work/kafka/"
-	(cd "$work/kafka" && mvn -q -B dependency:copy-dependencies -DoutputDirectory=libs)
-	build apache/kafka:4.1.0 "$work/kafka"
+cd "$here/standins"
+have golang:1.26 golang.Dockerfile "$(go env GOROOT)/VERSION" || standin golang:1.26 "$(go env GOROOT)" -f golang.Dockerfile
+have gcr.io/distroless/base-debian12:nonroot distroless.Dockerfile || standin gcr.io/distroless/base-debian12:nonroot . -f distroless.Dockerfile
+if ! have apache/kafka:4.1.0 kafka/*; then
+	cp -r kafka "$work/kafka"
+	(cd "$work/kafka" && mvn -q -B -Dstyle.color=never dependency:copy-dependencies -DoutputDirectory=libs)
+	standin apache/kafka:4.1.0 "$work/kafka"
 fi
-if ! have clickhouse/clickhouse-server:26.7; then
-	mkdir "$work/clickhouse"
-	cp "$here"/standins/clickhouse/* "$work/clickhouse/"
+if ! have clickhouse/clickhouse-server:26.7 clickhouse/*; then
+	cp -r clickhouse "$work/clickhouse"
 	cp "$cache"/libchdb-26.7.*/libchdb.so "$work/clickhouse/" # fetched by bin/testservers
-	build clickhouse/clickhouse-server:26.7 "$work/clickhouse"
+	standin clickhouse/clickhouse-server:26.7 "$work/clickhouse"
 fi
-have prom/prometheus:v3.8.0 || build prom/prometheus:v3.8.0 "$here/standins/prometheus"
-build grafana/grafana:12.3.0 "$here/standins/grafana"
+have prom/prometheus:v3.8.0 prometheus/* || standin prom/prometheus:v3.8.0 prometheus
+have grafana/grafana:12.3.0 grafana/* || standin grafana/grafana:12.3.0 grafana
 for target in collector enricher sink tapweave loadbalancer; do
 	build "tapweave/$target:devel" "$root" -f "$root/deploy/compose/Dockerfile" --target "$target"
 done
