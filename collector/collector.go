@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"reflect"
 	"runtime"
@@ -153,10 +154,12 @@ func (c *Collector) open() error {
 	if workers == 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
+	least := math.MaxInt
 	listen := func(address string, form form) (string, error) {
 		sockets, err := udp.Listen(udp.Config{Address: address, Sockets: workers, ReceiveBytes: c.config.ReceiveBytes}, c.log)
 		for _, s := range sockets {
 			c.inputs = append(c.inputs, input{s, form})
+			least = min(least, s.ReceiveBytes())
 		}
 		if err != nil {
 			return "", err
@@ -175,6 +178,10 @@ func (c *Collector) open() error {
 			return err
 		}
 	}
+	if len(c.inputs) > 0 {
+		c.gauge("receive_buffer_bytes", "Smallest receive buffer of the UDP sockets, as the kernel gave it.", least)
+		c.gauge("receive_buffer_wanted_bytes", "What receive_buffer_bytes asks for.", c.config.ReceiveBytes)
+	}
 	if c.config.Interface != "" {
 		sockets, err := afpacket.Listen(afpacket.Config{Interface: c.config.Interface, Sockets: workers, RingBytes: c.config.ReceiveBytes})
 		if err != nil {
@@ -185,6 +192,13 @@ func (c *Collector) open() error {
 		}
 	}
 	return nil
+}
+
+// gauge registers a metric that does not change.
+func (c *Collector) gauge(name, help string, value int) {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "tapweave", Subsystem: "collector", Name: name, Help: help})
+	g.Set(float64(value))
+	c.registry.MustRegister(g)
 }
 
 func (c *Collector) closeInputs() {

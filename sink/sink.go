@@ -262,8 +262,8 @@ func Check(c Config) error {
 	return server.Close()
 }
 
-// keep is for how long the topics should keep what a sink reads: for so long ClickHouse may be away.
-const keep = 12 * time.Hour
+// Keep is for how long the topics should keep what a sink reads: for so long ClickHouse may be away.
+const Keep = 12 * time.Hour
 
 // Warnings asks Kafka and ClickHouse, and returns what they do not give that delivery needs.
 func Warnings(ctx context.Context, c Config) (warnings []string) {
@@ -274,7 +274,7 @@ func Warnings(ctx context.Context, c Config) (warnings []string) {
 		return []string{err.Error()}
 	}
 	defer client.Close()
-	list, err := client.Durability(ctx, keep, record.TopicSessions, record.TopicDeadLetter)
+	list, err := client.Durability(ctx, Keep, record.TopicSessions, record.TopicDeadLetter)
 	warnings = append(warnings, list...)
 	if err != nil {
 		warnings = append(warnings, "not checked: "+err.Error())
@@ -287,8 +287,12 @@ func Warnings(ctx context.Context, c Config) (warnings []string) {
 		return append(warnings, err.Error())
 	}
 	defer server.Close()
-	list, err = server.Windows(ctx, c.ClickHouse, c.OutputPartitions)
-	warnings = append(warnings, list...)
+	missing, later, err := server.Rights(ctx, c.ClickHouse)
+	warnings = append(append(warnings, missing...), later...)
+	if err == nil {
+		list, err = server.Windows(ctx, c.ClickHouse, c.OutputPartitions)
+		warnings = append(warnings, list...)
+	}
 	if err != nil {
 		warnings = append(warnings, "not checked: "+err.Error())
 	}

@@ -22,13 +22,9 @@ func (c *Client) Durability(ctx context.Context, keep time.Duration, topics ...s
 	if err != nil {
 		return nil, err
 	}
-	names := make([]string, len(topics))
-	for i, t := range topics {
-		names[i] = c.name(t)
-	}
-	m, err := c.client.Metadata(ctx, &kafka.MetadataRequest{Topics: names})
+	m, err := c.metadata(ctx, topics)
 	if err != nil {
-		return nil, c.explain(err)
+		return nil, err
 	}
 	request := &kafka.DescribeConfigsRequest{}
 	for _, t := range topics {

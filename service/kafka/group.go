@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -168,40 +166,13 @@ func (g *Group) generation(ctx context.Context, group *kafka.ConsumerGroup, next
 
 // committed looks up the offsets and metadata of what was assigned.
 func (g *Group) committed(ctx context.Context, assigned map[string][]kafka.PartitionAssignment) ([]Assignment, error) {
-	request, want := map[string][]int{}, 0
+	request := map[string][]int{}
 	for topic, partitions := range assigned {
 		for _, p := range partitions {
 			request[topic] = append(request[topic], p.ID)
-			want++
 		}
 	}
-	if want == 0 {
-		return nil, nil
-	}
-	r, err := g.client.client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: g.client.name(g.config.ID), Topics: request})
-	if err == nil {
-		err = r.Error
-	}
-	if err != nil {
-		return nil, fmt.Errorf("offsets of group %s: %w", g.config.ID, g.client.explain(err))
-	}
-	var list []Assignment
-	for name, partitions := range r.Topics {
-		topic := strings.TrimPrefix(name, g.client.config.TopicPrefix)
-		for _, p := range partitions {
-			if p.Error != nil {
-				return nil, fmt.Errorf("offset of group %s for %s/%d: %w", g.config.ID, topic, p.Partition, g.client.explain(p.Error))
-			}
-			list = append(list, Assignment{Topic: topic, Partition: p.Partition, Offset: max(p.CommittedOffset, NoOffset), Metadata: p.Metadata})
-		}
-	}
-	slices.SortFunc(list, func(a, b Assignment) int {
-		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
-	})
-	if len(list) != want {
-		return nil, fmt.Errorf("offsets of group %s: the broker told %d of %d", g.config.ID, len(list), want)
-	}
-	return list, nil
+	return g.client.committed(ctx, g.config.ID, request)
 }
 
 // Unsure says whether a try of some commit had no answer: it may take effect yet, behind later ones.

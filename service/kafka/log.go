@@ -14,6 +14,8 @@ import (
 type Record struct {
 	Key, Value []byte
 	Offset     int64 // set by Fetch
+	// Time is when it was produced, by the producer's clock; set by Fetch.
+	Time time.Time
 }
 
 // Produce appends records to a partition and returns the offset of the first. It tries once; nil means that
@@ -114,7 +116,7 @@ func (c *Client) Fetch(ctx context.Context, topic string, partition int, offset 
 		if k.Offset < f.Next {
 			continue // the broker sends whole batches, from their beginning
 		}
-		f.Records = append(f.Records, Record{Key: key, Value: value, Offset: k.Offset})
+		f.Records = append(f.Records, Record{Key: key, Value: value, Offset: k.Offset, Time: k.Time})
 		f.Next = k.Offset + 1
 	}
 	return f, nil

@@ -64,6 +64,7 @@ type Socket struct {
 	names    [burst]unix.RawSockaddrInet6 // large enough for IPv4
 	controls [burst][control]byte
 	out      [burst]Datagram
+	receive  int    // bytes of the receive buffer
 	drops    uint32 // by the kernel's count, which wraps
 	dropped  uint64
 }
@@ -218,8 +219,12 @@ func (s *Socket) setBuffer(bytes int) (int, error) {
 		}
 	}
 	got, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
-	return got / 2, err // the kernel doubles it, for its own bookkeeping
+	s.receive = got / 2 // the kernel doubles it, for its own bookkeeping
+	return s.receive, err
 }
+
+// ReceiveBytes is the size of the receive buffer that the kernel gave.
+func (s *Socket) ReceiveBytes() int { return s.receive }
 
 // Addr is the address that the socket is bound to.
 func (s *Socket) Addr() (netip.AddrPort, error) {
