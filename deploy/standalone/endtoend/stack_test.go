@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 type stack struct {
 	t          *testing.T
 	dir        string
+	broker     *servers.Kafka
 	clickhouse *servers.ClickHouse
 	client     *kafka.Client
 	env        []string
@@ -80,6 +81,7 @@ func newStack(t *testing.T) *stack {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { broker.Kill() })
+	s.broker = broker
 	if s.clickhouse, err = servers.StartClickHouse(ctx, servers.ClickHouseOptions{Dir: filepath.Join(s.dir, "clickhouse")}); err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,8 @@ type ClickHouseOptions struct {
 	// no page in the user's browser can change anything. Empty: none, and the user default may do everything as well,
 	// as suits tests.
 	WriterPassword string
+	// Settings are more elements of its configuration, in XML.
+	Settings string
 	// Progress is told what goes on; may be nil.
 	Progress func(Progress)
 }
@@ -336,6 +338,7 @@ func clickhouseConfig(o ClickHouseOptions, path string, httpPort, tcpPort int, n
       %[12]s
     </writer>
   </users>
+  %[13]s
 </clickhouse>
-`, text(o.Dir), text(o.Host), httpPort, tcpPort, text(path), nonce, local, grants, read, password, networks, writes)
+`, text(o.Dir), text(o.Host), httpPort, tcpPort, text(path), nonce, local, grants, read, password, networks, writes, o.Settings)
 }
