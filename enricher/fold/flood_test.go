@@ -2,6 +2,7 @@ package fold
 
 import (
 	"encoding/binary"
+	flags "flag"
 	"runtime"
 	"testing"
 	"time"
@@ -30,14 +31,17 @@ func (o *tally) Settled(_ int64, s *Session) {
 	}
 }
 
+var floodFlag = flags.Int("flood", 60_000, "how many packets each flood of TestFloods has")
+
 // Under floods memory is bounded, what nobody has answered goes first, and the sessions that were there before
 // survive, and go on, though they are the oldest and idle.
 func TestFloods(t *testing.T) {
 	const (
 		most        = 4096
 		established = 200
-		flood       = 60_000
+		every       = 30 * time.Microsecond
 	)
+	flood := *floodFlag
 	for _, c := range []struct {
 		what string
 		send func(i int, f *packet.Flow, p *packet.Packet)
@@ -98,7 +102,7 @@ func TestFloods(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		for n := 0; n < flood; n += 1000 {
 			e := batch.NewEncoder()
-			at := 2*s + time.Duration(n)*30*time.Microsecond
+			at := 2*s + time.Duration(n)*every
 			for i := n; i < n+1000; i++ {
 				fl, q := pk{at: at, from: "a", seq: uint32(i), flags: "S"}.packet()
 				fl.SrcPort, fl.DstPort = uint16(i/2), 80
@@ -116,11 +120,11 @@ func TestFloods(t *testing.T) {
 		if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > most*3000+24<<20 {
 			t.Errorf("%s: the heap grew by %d MB", c.what, grown>>20)
 		}
-		talk(10*s, pk{from: "a", flags: "P.", seq: 101, ack: 501, n: 10}, pk{at: ms, from: "b", flags: "P.", seq: 501, ack: 111, n: 20})
+		talk(3*s+time.Duration(flood)*every, pk{from: "a", flags: "P.", seq: 101, ack: 501, n: 10}, pk{at: ms, from: "b", flags: "P.", seq: 501, ack: 111, n: 20})
 		if err := f.Record(int64(sequence)+1, endOfInput(t)); err != nil {
 			t.Fatal(err)
 		}
-		if f.Counts()[SessionsEvicted] < flood/2-most && c.what != "segments with holes" || uint64(out.settled) != f.Counts()[SessionsBegun] {
+		if f.Counts()[SessionsEvicted] < uint64(flood)/2-most && c.what != "segments with holes" || uint64(out.settled) != f.Counts()[SessionsBegun] {
 			t.Errorf("%s: %d evicted, %d settled of %d", c.what, f.Counts()[SessionsEvicted], out.settled, f.Counts()[SessionsBegun])
 		}
 		if len(out.kept) != established {

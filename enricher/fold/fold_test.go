@@ -128,7 +128,7 @@ func (b *bench) send(collector string, watermark time.Duration, ps ...pk) {
 		e.Append(&f, &q)
 	}
 	m := &pb.PacketBatch{
-		Producer: collector, Incarnation: 1, Sequence: b.sequence[collector], Watermark: base + int64(watermark), Partitions: 16,
+		Producer: collector, Incarnation: 1, Sequence: b.sequence[collector], Watermark: base + int64(watermark), Partitions: uint32(b.f.set.Partitions),
 	}
 	if len(ps) > 0 {
 		m.Packets, m.Oldest, m.Columns = uint32(len(ps)), e.Oldest(), e.Seal(batch.S2)

@@ -243,6 +243,25 @@ func (k *script) connect(follows bool) {
 		k.halfTrip()
 		k.control(0, packet.SYN|packet.ACK, 0)
 		k.control(1, packet.SYN|packet.ACK, 0)
+	case how == 17:
+		// The server acknowledges the SYN and sends one of its own, which the client answers.
+		k.did = append(k.did, "split handshake")
+		k.control(0, packet.SYN, 0)
+		k.next[0] = 1
+		k.halfTrip()
+		if k.one(2) {
+			p := k.segment(1, packet.ACK, 0, 0)
+			if k.lossy && k.one(6) {
+				k.unseen(p)
+			}
+		}
+		k.control(1, packet.SYN, 0)
+		k.next[1] = 1
+		k.conn.near = true
+		k.halfTrip()
+		k.control(0, packet.SYN|packet.ACK, 0)
+		k.halfTrip()
+		k.control(1, packet.ACK, 1)
 	default:
 		k.did = append(k.did, "in mid-stream")
 		k.next = [2]int64{1, 1}

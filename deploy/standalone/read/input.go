@@ -84,9 +84,9 @@ func openInput(names []string) *input {
 	return in
 }
 
-// maxTime bounds time stamps, so that no sum of one and a timeout overflows. It is in the year 2116, behind the
+// maxTime bounds time stamps: behind it there must be a time that the fold takes. It is in the year 2116, behind the
 // last that a pcap file can hold.
-const maxTime = 1 << 62
+const maxTime = 1<<62 - 1
 
 // advance reads the next frame of a file. Where there is none it closes the file and returns false.
 func (in *input) advance(f *file) bool {

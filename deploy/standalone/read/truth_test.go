@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/google/gopacket/pcapgo"
 
 	"github.com/tapweave/tapweave/proto/capturetest"
+	conversations "github.com/tapweave/tapweave/proto/conversation"
 )
 
 // The captures that the set's README calls not exact, figure by figure, with the reason. A figure is one of
@@ -473,5 +475,37 @@ func TestOrder(t *testing.T) {
 				last = l.End
 			}
 		})
+	}
+}
+
+// TestTimesAtTheEnds reads stamps as early and as late as a capture can bear: none makes a record that the fold refuses.
+func TestTimesAtTheEnds(t *testing.T) {
+	traffic := conversations.New(conversations.Options{Seed: 1, Start: time.Unix(1e9, 0), Conversations: 1})
+	path := filepath.Join(t.TempDir(), "times.pcapng")
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	w, err := pcapgo.NewNgWriter(file, layers.LinkTypeEthernet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := traffic.Packets[0].Frame()
+	for _, at := range []time.Time{time.Unix(0, 0), time.Unix(1e9, 0), time.Unix(0, math.MaxInt64), time.Unix(1e9, 0)} {
+		if err := w.WritePacket(gopacket.CaptureInfo{Timestamp: at, CaptureLength: len(frame), Length: len(frame)}, frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	_, lines := sessionsOf(t, DefaultOptions(), path)
+	packets := uint64(0)
+	for _, l := range lines {
+		packets += l.SrcPackets + l.DstPackets
+	}
+	if packets != 4 {
+		t.Errorf("%d packets in %d sessions, want 4", packets, len(lines))
 	}
 }
