@@ -15,7 +15,8 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
 FUZZTIME  ?= 10s
-KILLS     ?= 3
+KILLS     ?= 20
+SEED      ?=
 TESTFLAGS ?=
 
 export GOWORK := off
@@ -176,9 +177,11 @@ sql: ## a SQL prompt on the ClickHouse that make up started
 	@. deploy/compose/.env && $(COMPOSE) $(FILES) exec clickhouse clickhouse-client --user reader --password "$$CLICKHOUSE_READER_PASSWORD" --database tapweave
 
 .PHONY: chaos
-chaos: ## kill enricher and sink in mid-work, again and again, and count what is there at the end (KILLS=3)
+chaos: ## kill, stop and cut off every kind of process while known traffic goes through, and hold what is stored against it (KILLS=20 SEED=n)
 	@$(call go,chaos)
-	cd deploy/standalone && KILLS=$(KILLS) go test -count=1 -timeout 60m -v -run TestKill ./endtoend
+	@$(call need,chaos,java,Java 17 (for Apache Kafka))
+	@$(call clickhouse,chaos)
+	cd deploy/standalone && KILLS=$(KILLS) SEED=$(SEED) go test -count=1 -timeout 300m -v -run '^TestChaos$$' ./endtoend
 
 .PHONY: clean
 clean: ## remove what was built; fetched servers stay in ~/.cache/tapweave

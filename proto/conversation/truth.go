@@ -28,6 +28,9 @@ type Session struct {
 	client int // which end of the conversation is src
 }
 
+// Protocol is the IP protocol number.
+func (t *Session) Protocol() uint8 { return t.Conversation.protocol }
+
 // Doubt is what is not certain of a session's truth.
 type Doubt uint8
 

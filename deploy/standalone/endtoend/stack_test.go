@@ -54,6 +54,7 @@ type service struct {
 	log           *os.File
 	done          chan struct{}
 	admin         string
+	away          bool // it is not to run now
 }
 
 // required ends the test where something is missing: as a failure in CI, else as left out.
@@ -151,10 +152,11 @@ func (s *stack) start(name, program string, env ...string) *service {
 	v := s.services[name]
 	if v == nil {
 		v = &service{name: name, program: program, admin: freePort(s.t, "tcp")}
-		v.env = append(append([]string{"TAPWEAVE_NAME=" + name, "TAPWEAVE_ADMIN_LISTEN=" + v.admin}, s.env...), env...)
+		v.env = append([]string{"TAPWEAVE_NAME=" + name, "TAPWEAVE_ADMIN_LISTEN=" + v.admin}, s.env...)
 		if program == "sink" {
 			v.env = append(v.env, "TAPWEAVE_CLICKHOUSE_ADDRESSES="+s.clickhouse.HTTPAddr())
 		}
+		v.env = append(v.env, env...)
 		f, err := os.Create(filepath.Join(s.dir, name+".log"))
 		if err != nil {
 			s.t.Fatal(err)
@@ -208,16 +210,22 @@ func (s *stack) ready(v *service) {
 			s.t.Fatalf("%s has ended: %v", v.name, v.cmd.ProcessState)
 		default:
 		}
-		r, err := http.Get("http://" + v.admin + "/readyz")
-		if err != nil {
-			return err
-		}
-		defer r.Body.Close()
-		if b, _ := io.ReadAll(r.Body); r.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s: %s", r.Status, b)
-		}
-		return nil
+		return v.answers()
 	})
+}
+
+// answers says whether a service says that it is ready.
+func (v *service) answers() error {
+	client := http.Client{Timeout: 2 * time.Second}
+	r, err := client.Get("http://" + v.admin + "/readyz")
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	if b, _ := io.ReadAll(r.Body); r.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", r.Status, b)
+	}
+	return nil
 }
 
 // eventually waits until a condition holds.

@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -237,37 +235,4 @@ func (s *stack) checkTraffic() {
 			}
 		}
 	}
-}
-
-// TestKill kills the sink in mid-insert and the enricher in mid-session, both as often as the environment variable
-// KILLS says (3): after their restart no session is missing.
-func TestKill(t *testing.T) {
-	paths := capturetest.Files(t)
-	s := newStack(t)
-	i := slices.IndexFunc(paths, func(p string) bool { return strings.Contains(p, "CVE-2020-1472") })
-	want, packets := expected(t, paths[i])
-	since := s.query("SELECT toString(now64(9, 'UTC')) AS now")[0]["now"].(string)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.play(paths[i], packets)
-	}()
-	kills := 3
-	if n, err := strconv.Atoi(os.Getenv("KILLS")); err == nil {
-		kills = n
-	}
-	for round := range kills {
-		time.Sleep(time.Duration(300+200*(round%5)) * time.Millisecond)
-		s.services["sink-1"].kill()
-		s.services["enricher-1"].kill()
-		s.start("sink-1", "sink")
-		s.start("enricher-1", "enricher")
-		s.ready(s.services["sink-1"])
-		s.ready(s.services["enricher-1"])
-	}
-	<-done
-	s.services["enricher-1"].kill()
-	s.start("enricher-1", "enricher")
-	s.endOfInput()
-	compare(t, want, s.sessions(since, len(want)))
 }
