@@ -46,6 +46,7 @@ type partition struct {
 	inputSum  uint32 // of the record folded last
 	marker    int64  // offset
 	unsettled bool   // a state with other settings was not committed yet
+	older     bool   // the state is one that an older version of the fold has saved
 	pace      pace
 	folded    [fold.Reasons]uint64 // counted already
 	skewed    []uint64             // batches counted already, by place in fold.Fold.Skewed
@@ -286,7 +287,7 @@ func (p *partition) committed(c *commit, outcome delivery.Outcome) {
 func (p *partition) settle(ctx context.Context) error {
 	f, o := p.config.settings()
 	f0, o0 := p.stream.Settings()
-	if p.stream.Silent() || f == f0 && o == o0 && p.owner.State().State != delivery.Nothing {
+	if p.stream.Silent() || f == f0 && o == o0 && p.owner.State().State != delivery.Nothing && !p.older {
 		return nil
 	}
 	if !p.stream.Whole() {
@@ -299,6 +300,9 @@ func (p *partition) settle(ctx context.Context) error {
 		return errUnsure
 	}
 	p.unsettled = true
+	if err := p.acknowledged(ctx); err != nil {
+		return err
+	}
 	p.stream.Set(f, o)
 	s, err := p.snapshot(2)
 	if err == nil {
@@ -321,8 +325,25 @@ func (p *partition) settle(ctx context.Context) error {
 		return err
 	}
 	p.committed(c, delivery.Done)
-	p.unsettled = false
+	p.unsettled, p.older = false, false
 	return nil
+}
+
+// acknowledged waits until all outputs are: those that a revision has put out may be on their way.
+func (p *partition) acknowledged(ctx context.Context) error {
+	for {
+		p.mu.Lock()
+		done := p.written.number == p.stream.Last()
+		p.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // finish stores what a successor needs, when nothing is folded or written any more. leaving says that there is
@@ -428,6 +449,9 @@ func (p *partition) begin() {
 		last = p.stream.Last()
 	}
 	numbers := o.Numbers(last)
+	if p.stream.Revising() {
+		numbers = o.Numbers(numbers.Silent()) // its outputs are others
+	}
 	p.stream.Continue(o.Epoch(), numbers, p.emit)
 	p.written = written{max(last, numbers.Silent()), p.marker + 1}
 	p.sure = p.written
@@ -452,7 +476,7 @@ func (p *partition) load(ctx context.Context) error {
 	o, s := p.owner, p.owner.State()
 	f, out := p.config.settings()
 	c := output.Config{Partition: uint32(p.assigned.Partition), Fold: f, Output: out}
-	p.inputSum, p.pace = 0, pace{taken: time.Now()}
+	p.inputSum, p.pace, p.older = 0, pace{taken: time.Now()}, false
 	switch s.State {
 	case delivery.Memory:
 		p.stream, p.inputSum, p.pace = p.memory.stream, p.memory.inputSum, p.memory.pace
@@ -463,7 +487,11 @@ func (p *partition) load(ctx context.Context) error {
 		began := time.Now()
 		chunks, sum, err := p.fetchSnapshot(ctx, s)
 		if err == nil {
-			p.stream, _, err = unpack(chunks, c)
+			p.stream, p.older, err = unpack(chunks, c)
+		}
+		if err == nil && p.older {
+			p.log.Info("the snapshot is of an older version: what was put out since is compared with what this one puts out", "partition", p.assigned.Partition, "offset", s.State)
+			p.stream.Revise()
 		}
 		var version *record.VersionError
 		switch {
@@ -542,8 +570,10 @@ func (p *partition) learn(ctx context.Context) error {
 		for _, r := range f.Records {
 			// A record that is none of ours says nothing about numbers; the sink counts it.
 			if s, err := record.UnmarshalSessions(r.Value); err == nil {
-				if e, err := delivery.EntryOf(s, p.config.Partitions); err == nil {
-					o.Learn(e)
+				if e, err := delivery.EntryOf(s, p.config.Partitions); err == nil && o.Learn(e) && p.stream.Revising() {
+					if err := p.stream.Emitted(s.GetOutput()); err != nil { // the sink does not count it either
+						p.log.Warn("an output does not decode", "topic", record.TopicSessions, "partition", p.writer.partition, "offset", r.Offset, "error", err)
+					}
 				}
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"log/slog"
 	"slices"
 	"strings"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/tapweave/tapweave/enricher/fold"
 	"github.com/tapweave/tapweave/enricher/internal/synthetic"
 	"github.com/tapweave/tapweave/enricher/output"
 	"github.com/tapweave/tapweave/proto/delivery"
@@ -64,6 +66,100 @@ func TestKilledOften(t *testing.T) {
 	s.stop()
 	if n := s.counts.degraded.Value(); n != 0 || loaded < (lives-1)*partitions || settings < (lives-2)*partitions {
 		t.Errorf("%d degraded assignments, %d snapshots loaded, settings changed %d times", n, loaded, settings)
+	}
+}
+
+// older makes the snapshot that is committed for each partition one of an older version of the fold, which put out
+// other rows in other outputs than this one does: as it was made with other settings, which it does not name.
+func (b *bench) older() {
+	b.Helper()
+	f, o := config(b.config, "").settings()
+	b.member(func(g *kafka.Generation) {
+		for _, a := range g.Assignments {
+			m, err := delivery.DecodeEnricher(a.Metadata)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			s := m.Snapshots[0]
+			p := &partition{Service: &Service{client: b.client, config: config(b.config, ""), log: slog.New(slog.DiscardHandler)}, assigned: a}
+			chunks, sum, err := p.fetchSnapshot(b.Context(), s)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			stream, _, err := unpack(chunks, output.Config{Partition: uint32(a.Partition), Fold: f, Output: o})
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			stream.Set(f, o)
+			var state bytes.Buffer
+			if err := stream.Save(&state); err != nil {
+				b.Error(err)
+				return
+			}
+			raw := state.Bytes()
+			at := 0
+			for range 5 { // of the stream
+				_, n := binary.Varint(raw[at:])
+				at += n
+			}
+			_, n := binary.Uvarint(raw[at:]) // the form
+			if at += n; raw[at] != fold.Version {
+				b.Errorf("version %d", raw[at])
+			}
+			raw[at]--
+			z, err := zstd.NewWriter(nil)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			c := chunkOf(s, z.EncodeAll(raw, nil))
+			c.InputPartition, c.InputCrc32C = uint32(a.Partition), sum
+			s.State = b.stateOf(a.Partition, c)
+			m.Snapshots = []delivery.Snapshot{s}
+			text, err := m.Encode()
+			if err == nil {
+				err = g.Commit(b.Context(), record.TopicPackets, kafka.Commit{Partition: a.Partition, Offset: a.Offset, Metadata: text})
+			}
+			if err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+// An upgrade that another version of the fold comes with, after a crash of the version before: what that one had put
+// out since its snapshot is replaced, also if the new one is killed over it.
+func TestOtherVersion(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.topics(partitions)
+	o := options(12, 400)
+	o.Long = true
+	l := synthetic.Write(o)
+	v := newView(b)
+	half := len(l.Records) / 2
+	c := b.child(childOther + "=1")
+	b.wait("folding", func() (bool, string) { v.read(); return len(v.markers[0]) > 0 && len(v.markers[3]) > 0, "" })
+	b.feedSlowly(l.Records[:half], 2*time.Second)
+	c.kill()
+	v.read()
+	before := len(v.sessions)
+	b.older()
+	next := b.child()
+	markers := len(v.markers[0])
+	b.wait("taken over", func() (bool, string) { v.read(); return len(v.markers[0]) > markers, "" })
+	b.feedSlowly(l.Records[half:half+half/4], 500*time.Millisecond)
+	next.kill()
+	s := b.start("last")
+	b.feed(l.Records[half+half/4:])
+	v.complete(l)
+	s.stop()
+	told := strings.Count(next.log.String(), "is of an older version") + strings.Count(s.log.String(), "is of an older version")
+	if n := s.counts.degraded.Value(); n != 0 || told < partitions || before == 0 {
+		t.Errorf("%d degraded assignments, %d snapshots of an older version, %d sessions before", n, told, before)
 	}
 }
 
@@ -185,11 +281,16 @@ func (b *bench) commitText(offset int64, text string) {
 // state appends a record to tapweave.state and returns its offset.
 func (b *bench) state(c *pb.SnapshotChunk) int64 {
 	b.Helper()
+	return b.stateOf(0, c)
+}
+
+func (b *bench) stateOf(partition int, c *pb.SnapshotChunk) int64 {
+	b.Helper()
 	value, err := record.MarshalState(&pb.StateRecord{Body: &pb.StateRecord_Snapshot{Snapshot: c}})
 	if err != nil {
 		b.Fatal(err)
 	}
-	offset, err := b.client.Produce(b.Context(), record.TopicState, 0, kafka.Record{Value: value})
+	offset, err := b.client.Produce(b.Context(), record.TopicState, partition, kafka.Record{Value: value})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -87,6 +87,23 @@ func Load(r io.Reader, partition int, out Output) (f *Fold, older bool, err erro
 	return f, version < Version, nil
 }
 
+// Sessions returns those in memory by their id.
+func (f *Fold) Sessions() map[session.ID]*Session {
+	all := map[session.ID]*Session{}
+	for s := f.table.first; s != nil; s = s.next {
+		all[s.ID()] = s
+	}
+	return all
+}
+
+// Supersede puts out a version of the session that is greater than the one that another version of the fold has
+// put out.
+func (f *Fold) Supersede(s *Session, version uint32) {
+	s.version = max(s.version, version)
+	f.emit(s)
+	f.rearm(s)
+}
+
 func (f *Fold) load(c *coder) {
 	partition := f.partition
 	f.code(c)

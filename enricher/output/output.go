@@ -2,6 +2,7 @@
 //
 //	output.go    records in, numbered outputs out
 //	snapshot.go  the state between two records, written and read
+//	revision.go  from outputs of an older version of the fold to those of this one
 //
 // Which rows go into which numbered output follows from the log alone, as everything in the fold does: an
 // output ends behind a record that moved the watermark far enough, behind a tick, or where it has grown large,
@@ -67,6 +68,8 @@ type Stream struct {
 	counts  Counts
 	err     error // nothing is put out any more
 
+	revision *revision // nil: none is under way
+
 	offset  int64 // of the record folded last
 	cutAt   int64 // watermark at the last output
 	logTime int64 // behind the last record
@@ -110,6 +113,9 @@ func (s *Stream) Record(offset int64, value []byte) error {
 	undecodable := s.fold.Record(offset, value)
 	ticked := s.fold.LogTime() != s.logTime
 	s.logTime = s.fold.LogTime()
+	if s.revision != nil && offset >= s.revision.input {
+		s.revised()
+	}
 	if s.pending() && (ticked || s.moved() || s.fold.Open() == 0) {
 		s.cut()
 	}
@@ -123,7 +129,7 @@ func (s *Stream) Record(offset int64, value []byte) error {
 }
 
 // Silent says whether outputs that are in the log already are still to come.
-func (s *Stream) Silent() bool { return s.numbers.Last() < s.numbers.Silent() }
+func (s *Stream) Silent() bool { return s.revision != nil || s.numbers.Last() < s.numbers.Silent() }
 
 // Last is the number of the last output.
 func (s *Stream) Last() uint64 { return s.numbers.Last() }
@@ -223,11 +229,20 @@ type rows struct{ s *Stream }
 // Session implements [fold.Output].
 func (r rows) Session(v *fold.Session) {
 	s := r.s
+	if s.revision != nil {
+		s.revision.session(v)
+		return
+	}
 	v.Row(&s.row)
-	s.row.InputPartition = s.config.Partition
-	s.row.LogEpoch, s.row.OwnerEpoch = s.config.Epoch.Log, s.config.Epoch.Owner
-	s.row.OutputNumber = s.numbers.Last() + 1
-	s.sessions.Append(&s.row)
+	s.version(&s.row)
+}
+
+// version takes a version of a session into the open output.
+func (s *Stream) version(row *columns.Session) {
+	row.InputPartition = s.config.Partition
+	row.LogEpoch, row.OwnerEpoch = s.config.Epoch.Log, s.config.Epoch.Owner
+	row.OutputNumber = s.numbers.Last() + 1
+	s.sessions.Append(row)
 	s.counts.SessionVersions++
 	s.full()
 }
@@ -238,6 +253,10 @@ func (r rows) Settled(int64, *fold.Session) { r.s.counts.SessionsSettled++ }
 // Traffic implements [fold.Output].
 func (r rows) Traffic(t *columns.Traffic) {
 	s := r.s
+	if s.revision != nil {
+		s.revision.book(t, 1)
+		return
+	}
 	sums, known := s.traffic[t.TrafficDimensions]
 	if !known {
 		s.trafficBytes += rowBytes(&t.TrafficDimensions)
@@ -261,6 +280,12 @@ func endBytes(e *columns.EndDimensions) int {
 // Packet implements [fold.Output].
 func (r rows) Packet(p *columns.Packet) {
 	s := r.s
+	if s.revision != nil {
+		q := *p
+		q.Data = slices.Clone(p.Data)
+		s.revision.packets = append(s.revision.packets, q)
+		return
+	}
 	s.packets.Append(p)
 	s.counts.Packets++
 	s.full()

@@ -57,6 +57,7 @@ func Load(r io.Reader, c Config) (s *Stream, older bool, err error) {
 // Continue lets the stream go on under another owner's epoch.
 func (s *Stream) Continue(epoch delivery.Epoch, numbers *delivery.Numbers, emit func(number uint64, value []byte) error) {
 	s.config.Epoch, s.config.Emit, s.numbers = epoch, emit, numbers
+	s.allEmitted()
 }
 
 // Settings are those that the stream goes by.

@@ -234,10 +234,11 @@ func (o *Owner) Loaded(ok bool) {
 	o.step = StepLearn
 }
 
-// Learn takes a record of the output partition, in order, those of other input partitions too.
-func (o *Owner) Learn(e Entry) {
+// Learn takes a record of the output partition, in order, those of other input partitions too. It says whether the
+// record is an output that counts, and that the state does not include.
+func (o *Owner) Learn(e Entry) (counts bool) {
 	if e.Partition != o.a.Partition || o.step != StepLearn {
-		return
+		return false
 	}
 	switch e.Epoch.Compare(o.epoch) {
 	case 1:
@@ -248,7 +249,7 @@ func (o *Owner) Learn(e Entry) {
 			o.lost = fmt.Errorf("metadata of log epoch %d, outputs of %d", o.epoch.Log, e.Log)
 			o.begin = -1
 			o.step = StepSurvey
-			return
+			return false
 		}
 		o.claim(o.epoch.Log)
 	case 0:
@@ -265,8 +266,10 @@ func (o *Owner) Learn(e Entry) {
 			o.load()
 		case !e.Marker:
 			o.learned, o.input = e.Position, e.Input
+			return true
 		}
 	}
+	return false
 }
 
 // Renew says that the log which the state belongs to is not there any more: the outputs begin anew. It is called
