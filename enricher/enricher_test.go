@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -42,6 +44,10 @@ const (
 	childPrefix = "TAPWEAVE_TEST_ENRICHER_PREFIX"
 	// childOther, where set, gives it other settings, on which the outputs depend.
 	childOther = "TAPWEAVE_TEST_ENRICHER_OTHER"
+	// childPartitions and childAdmin, where set, make it one of a benchmark: with as many partitions, with an address
+	// for its metrics, and with snapshots at their usual pace.
+	childPartitions = "TAPWEAVE_TEST_ENRICHER_PARTITIONS"
+	childAdmin      = "TAPWEAVE_TEST_ENRICHER_ADMIN"
 )
 
 // quick is how often snapshots are taken in tests.
@@ -58,9 +64,13 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childOther) != "" {
 		other(&c)
 	}
+	every := quick
+	if n, err := strconv.Atoi(os.Getenv(childPartitions)); err == nil {
+		c.Partitions, c.Admin.Listen, every = n, os.Getenv(childAdmin), snapshotEvery
+	}
 	s, err := New(c, Dependencies{})
 	if err == nil {
-		s.snapshotEvery = quick
+		s.snapshotEvery = every
 		err = s.Run(ctx)
 	}
 	if err != nil {
@@ -104,6 +114,16 @@ func (c *child) kill() {
 	c.Wait()
 }
 
+// freeAddress is one on loopback that nobody listens on.
+func freeAddress(t testing.TB) string {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
 func config(k kafka.Config, name string) Config {
 	c := DefaultConfig()
 	c.Name, c.Kafka = name, k
@@ -114,12 +134,12 @@ func config(k kafka.Config, name string) Config {
 
 // bench is a broker with topics of a test's own.
 type bench struct {
-	*testing.T
+	testing.TB
 	config kafka.Config
 	client *kafka.Client
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t testing.TB) *bench {
 	c := kafkatest.Config(t)
 	client, err := kafka.New(c)
 	if err != nil {

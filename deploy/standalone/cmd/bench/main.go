@@ -40,6 +40,9 @@ func run() error {
 	if err := t.scale(); err != nil {
 		return err
 	}
+	if err := t.state(); err != nil {
+		return err
+	}
 	if err := t.read(); err != nil {
 		return err
 	}
@@ -181,6 +184,35 @@ func (t *table) scale() error {
 	t.add("fold, allocations in steady state", fmt.Sprintf("%.3f a packet", allocations), "0.05 a packet", allocations/0.05, "≤ 1")
 	t.add("fold, heap with 1 M open sessions, all in all", fmt.Sprintf("%.0f bytes a session", many["B/session"]), "512 bytes", many["B/session"]/512, "≤ 1")
 	t.add("fold, RSS with 1 M open sessions", fmt.Sprintf("%.0f MiB", many["RSS-MiB"]), "1024 MiB", many["RSS-MiB"]/1024, "≤ 1")
+	return nil
+}
+
+// state measures what it costs to survive: snapshots, and the time until an enricher that was killed has caught up.
+func (t *table) state() error {
+	b, err := goBench("enricher", ".", "^BenchmarkSnapshot$", "1x", 3)
+	if err != nil {
+		return err
+	}
+	for _, n := range []string{"100000", "1000000"} {
+		f := b["Snapshot/"+n+"-sessions"]
+		t.add("snapshot of "+n+" open sessions, compressed", fmt.Sprintf("%.0f bytes a session", f["B/session"]), "300 bytes", f["B/session"]/300, "≤ 1")
+		t.add("enricher with snapshots of "+n+" sessions, against without", fmt.Sprintf("%.2f CPU-s each", f["cpu-s/save"]), "0", f["throughput"], "≥ 0.9")
+	}
+	if os.Getenv("TAPWEAVE_TEST_KAFKA") == "" {
+		t.notes = append(t.notes, "recovery was not measured: TAPWEAVE_TEST_KAFKA is not set")
+		return nil
+	}
+	if b, err = goBench("enricher", ".", "^BenchmarkRecovery$", "1x", 1); err != nil {
+		return err
+	}
+	for _, r := range []struct{ what, name string }{
+		{"kill -9 of an enricher with 100 k open sessions, to a lag of 2 s", "Recovery/kill,100000-sessions"},
+		{"kill -9 of an enricher with 1 M open sessions, to a lag of 2 s", "Recovery/kill,1000000-sessions"},
+		{"start of an enricher with 1 M open sessions, to a lag of 2 s", "Recovery/stop,1000000-sessions"},
+	} {
+		s := b[r.name]["s/recovery"]
+		t.add(r.what, fmt.Sprintf("%.1f s", s), "10 s", s/10, "≤ 1")
+	}
 	return nil
 }
 
