@@ -3,7 +3,6 @@ package clickhouse
 import (
 	"bytes"
 	"sort"
-	"sync"
 
 	"github.com/apache/arrow/go/v17/arrow"
 
@@ -149,24 +148,47 @@ type origin struct {
 	offset int64
 }
 
-// spare holds tables that were inserted, for their memory.
-var spare = sync.Pool{New: func() any {
+func newTables() *tables {
 	t := new(tables)
 	for i, kind := range kinds {
 		t.rows[i] = newRows(kind)
 	}
 	return t
-}}
+}
 
-func newTables() *tables { return spare.Get().(*tables) }
+// spares keeps a few tables that were inserted, for their memory.
+type spares struct {
+	free chan *tables
+	most int // bytes that one may have to be kept
+}
 
-// free gives the memory to other tables.
-func (t *tables) free() {
+func newSpares(budget int64) *spares {
+	return &spares{free: make(chan *tables, 2), most: int(budget)}
+}
+
+func (s *spares) get() *tables {
+	select {
+	case t := <-s.free:
+		return t
+	default:
+		return newTables()
+	}
+}
+
+func (s *spares) put(t *tables) {
+	bytes := 0
 	for i := range kinds {
 		t.rows[i].reset()
 		t.origins[i] = t.origins[i][:0]
+		bytes += t.rows[i].capacity()
 	}
-	spare.Put(t)
+	if bytes > s.most {
+		return
+	}
+	select {
+	case s.free <- t:
+	default:
+	}
 }
 
 // empty says whether there are no rows at all.
@@ -179,10 +201,15 @@ func (t *tables) empty() bool {
 	return true
 }
 
-// add adds the rows of a record.
-func (t *tables) add(offset int64, batches []batch) {
+// add adds the rows of a record. expected is how many rows of each kind there are to be in
+// the end, as their records say, and most how many bytes they may have.
+func (t *tables) add(offset int64, batches []batch, expected [len(kinds)]int, most int64) {
 	for _, r := range batches {
+		first := t.rows[r.kind].n == 0
 		t.rows[r.kind].append(r.Record)
+		if first {
+			t.rows[r.kind].reserve(expected[r.kind], int(most))
+		}
 		t.origins[r.kind] = append(t.origins[r.kind], origin{t.rows[r.kind].n, offset})
 	}
 }

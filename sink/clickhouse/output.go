@@ -114,6 +114,7 @@ type Output struct {
 	limited *logging.Limited
 	metrics *metrics
 	budget  *semaphore.Weighted
+	spares  *spares
 	// awaySince is when inserts began to fail, nanoseconds since the Unix epoch; 0 while they succeed.
 	awaySince atomic.Int64
 	crash     func(delivery.Do) error // of tests
@@ -129,6 +130,7 @@ func New(c Config, server *Server, k *kafka.Client, letters *deadletter.Writer, 
 		log:    log, limited: logging.NewLimited(log),
 		metrics: newMetrics(counters, registry),
 		budget:  semaphore.NewWeighted(c.MemoryBytes),
+		spares:  newSpares(c.MemoryBytes),
 	}
 }
 

@@ -703,8 +703,11 @@ func TestMemory(t *testing.T) {
 	for i := 2; i < batches; i++ {
 		r.produce(i%2, sessions(t, i*batch, (i+1)*batch, nil))
 	}
-	time.Sleep(time.Second)
 	// What is decompressed at one time are two blocks of half of the bound.
+	for end := time.Now().Add(20 * time.Second); r.counters.Counter("clickhouse", "records").Value() <= 2 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	time.Sleep(time.Second)
 	if n := r.counters.Counter("clickhouse", "records").Value(); n <= 2 || n > 14 {
 		t.Errorf("%d records of 340 kB held in 4 MiB", n)
 	}

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/apache/arrow/go/v17/arrow/array"
@@ -30,6 +31,34 @@ func newRows(kind pb.Rows_Kind) *rows {
 		r.columns[i] = newColumn(f.Type, f.Nullable)
 	}
 	return r
+}
+
+// reserve makes room for n rows in all, so that values are not copied again and again as columns grow. How long
+// strings and lists are is taken from the rows that are there already. Where that comes to more than most bytes, they
+// say nothing about the others, and no room is made.
+func (r *rows) reserve(n, most int) {
+	if r.n == 0 || r.size() > most || n > most || r.size()*n/r.n > most {
+		return
+	}
+	for i := range r.columns {
+		r.columns[i].reserve(n)
+	}
+}
+
+// size returns the bytes that the rows have.
+func (r *rows) size() (bytes int) {
+	for i := range r.columns {
+		bytes += r.columns[i].size()
+	}
+	return bytes
+}
+
+// capacity returns the bytes that the columns may take without growing.
+func (r *rows) capacity() (bytes int) {
+	for i := range r.columns {
+		bytes += r.columns[i].capacity()
+	}
+	return bytes
 }
 
 // append adds a record batch that a [columns.Decoder] has found good.
@@ -82,6 +111,50 @@ func newColumn(kind arrow.DataType, nullable bool) column {
 		c.ends = []int32{0}
 	}
 	return c
+}
+
+func (c *column) reserve(n int) {
+	more := n - c.n
+	if more <= 0 {
+		return
+	}
+	if c.nullable {
+		c.valid = slices.Grow(c.valid, (n+7)/8-len(c.valid))
+	}
+	// A little more than in proportion, for the rows to come are not just those that came.
+	inProportion := func(have int) int {
+		if c.n == 0 {
+			return 0
+		}
+		return int(int64(have) * int64(more) / int64(c.n) * 9 / 8)
+	}
+	switch {
+	case c.width > 0:
+		c.values = slices.Grow(c.values, (n*c.width+7)/8-len(c.values))
+	default:
+		c.ends = slices.Grow(c.ends, more)
+		if c.elements != nil {
+			c.elements.reserve(c.elements.n + inProportion(c.elements.n))
+		} else {
+			c.values = slices.Grow(c.values, inProportion(len(c.values)))
+		}
+	}
+}
+
+func (c *column) size() int {
+	n := len(c.valid) + len(c.values) + arrow.Int32SizeBytes*len(c.ends)
+	if c.elements != nil {
+		n += c.elements.size()
+	}
+	return n
+}
+
+func (c *column) capacity() int {
+	n := cap(c.valid) + cap(c.values) + arrow.Int32SizeBytes*cap(c.ends)
+	if c.elements != nil {
+		n += c.elements.capacity()
+	}
+	return n
 }
 
 // append adds the values of an array of the column's type.

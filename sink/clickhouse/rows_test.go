@@ -130,7 +130,7 @@ func TestBlock(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rows.add(int64(100+i), batches)
+		rows.add(int64(100+i), batches, [len(kinds)]int{40, 1 << 40}, 1<<20)
 		release(batches)
 	}
 	if !full || b.counts[pb.Rows_SESSIONS] > 20 || b.counts[pb.Rows_SESSIONS] != rows.rows[pb.Rows_SESSIONS].n {

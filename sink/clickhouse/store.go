@@ -119,7 +119,7 @@ func (s *store) pause(do delivery.Do) error {
 // release lets go of the block.
 func (s *store) release() {
 	if s.rows != nil {
-		s.rows.free()
+		s.spares.put(s.rows)
 		s.budget.Release(s.held)
 	}
 	s.block, s.reader, s.kept, s.rows = nil, nil, nil, nil
@@ -166,7 +166,7 @@ func (s *store) open(ctx context.Context) error {
 	if err := s.budget.Acquire(ctx, size); err != nil {
 		return err
 	}
-	s.held, s.rows = size, newTables()
+	s.held, s.rows = size, s.spares.get()
 	for _, e := range s.kept {
 		var batches []batch
 		err := e.bad
@@ -187,7 +187,7 @@ func (s *store) open(ctx context.Context) error {
 			}
 			continue
 		}
-		s.rows.add(e.offset, batches)
+		s.rows.add(e.offset, batches, s.block.counts, 2*s.held)
 		release(batches)
 		s.metrics.records.Inc()
 	}
