@@ -3,7 +3,6 @@ package query_test
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"image/png"
 	"os"
 	"os/exec"
@@ -29,14 +28,12 @@ func TestMain(m *testing.M) {
 // lately fills a database with the sessions of the last day, and with counts of the pipeline.
 func lately(t *testing.T, d query.Database, rows int) {
 	t.Helper()
-	parameters := map[string]string{"rows": fmt.Sprint(rows), "hours": "24", "until": time.Now().UTC().Format(time.DateTime)}
-	ctx := driver.Context(t.Context(), driver.WithSettings(driver.Settings{"database": d.Name}), driver.WithParameters(parameters))
-	for _, sql := range []string{generated, traffic, `INSERT INTO pipeline_stats (time, service, instance, incarnation, stage, reason, count)
+	fill(t, d, rows, time.Now().UTC().Format(time.DateTime))
+	ctx := driver.Context(t.Context(), driver.WithSettings(driver.Settings{"database": d.Name}))
+	if err := d.Server.Exec(ctx, `INSERT INTO pipeline_stats (time, service, instance, incarnation, stage, reason, count)
 		SELECT now() - 60 * number, 'collector', 'c1', 1, stage, reason, (1440 - number) * each
-		FROM numbers(1440) ARRAY JOIN ['received', 'lost'] AS stage, ['datagrams', 'kernel'] AS reason, [6000, 60] AS each`} {
-		if err := d.Server.Exec(ctx, sql); err != nil {
-			t.Fatal(err)
-		}
+		FROM numbers(1440) ARRAY JOIN ['received', 'lost'] AS stage, ['datagrams', 'kernel'] AS reason, [6000, 60] AS each`); err != nil {
+		t.Fatal(err)
 	}
 }
 

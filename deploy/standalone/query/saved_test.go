@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	driver "github.com/ClickHouse/clickhouse-go/v2"
 
@@ -43,14 +44,32 @@ func generate(tb testing.TB, rows int) (clickhouse.Config, query.Database) {
 	tb.Helper()
 	c := clickhousetest.Config(tb)
 	d := query.Database{Server: clickhousetest.Migrated(tb, c), Name: c.Database}
-	parameters := map[string]string{"rows": fmt.Sprint(rows), "hours": "24", "until": until}
-	ctx := driver.Context(tb.Context(), driver.WithSettings(driver.Settings{"database": c.Database}), driver.WithParameters(parameters))
-	for _, sql := range []string{generated, traffic} {
+	fill(tb, d, rows, until)
+	return c, d
+}
+
+// fill makes up the sessions of the day before a time, and their bookings: some at a time, for an insert has a minute.
+func fill(tb testing.TB, d query.Database, rows int, until string) {
+	tb.Helper()
+	exec := func(sql string, parameters map[string]string) {
+		tb.Helper()
+		ctx := driver.Context(tb.Context(), driver.WithSettings(driver.Settings{"database": d.Name}), driver.WithParameters(parameters))
 		if err := d.Server.Exec(ctx, sql); err != nil {
 			tb.Fatal(err)
 		}
 	}
-	return c, d
+	const most = 1_000_000
+	for first := 0; first < rows; first += most {
+		exec(generated, map[string]string{"rows": fmt.Sprint(rows), "hours": "24", "until": until, "first": fmt.Sprint(first), "count": fmt.Sprint(min(most, rows-first))})
+	}
+	end, err := time.Parse(time.DateTime, until)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	each := 24 * time.Hour / time.Duration((rows+most-1)/most)
+	for from := end.Add(-24 * time.Hour); from.Before(end); from = from.Add(each) {
+		exec(traffic, map[string]string{"from": from.Format(time.DateTime), "to": from.Add(each).Format(time.DateTime)})
+	}
 }
 
 // row is a line of an answer.

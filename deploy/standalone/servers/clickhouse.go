@@ -18,11 +18,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tapweave/tapweave/deploy/clickhouse"
 )
 
 // The users of a ClickHouse that was started here.
 const (
-	// WriterUser is the sink: with a password it may do everything in the database tapweave, and nothing outside.
+	// WriterUser is the sink: with a password it may do what deploy/clickhouse/privileges.sql says.
 	WriterUser = "writer"
 	// ReaderUser may read all tables, nothing outside of them, from this host and without a password. A query of its
 	// has 4 GiB of memory and a minute.
@@ -269,6 +271,11 @@ func whyEnded(p *process) error {
 	return fmt.Errorf("ended at once (%v): %s", p.err, lastLines(text, 2))
 }
 
+// granted is what a file of users says of grants.
+func granted(list []string) string {
+	return "<grants><query>" + strings.Join(list, "</query><query>") + "</query></grants>"
+}
+
 // clickhouseConfig is the configuration of server and users, one file for both.
 func clickhouseConfig(o ClickHouseOptions, path string, httpPort, tcpPort int, nonce string) []byte {
 	text := func(s string) string {
@@ -287,8 +294,8 @@ func clickhouseConfig(o ClickHouseOptions, path string, httpPort, tcpPort int, n
 		sum := sha256.Sum256([]byte(o.WriterPassword))
 		password = "<password_sha256_hex>" + hex.EncodeToString(sum[:]) + "</password_sha256_hex>"
 		grants = "<grants>" + read + "<query>GRANT SYSTEM LISTEN ON *.*</query></grants>" // the latter is for the start
-		// The last is for the stop.
-		writes = "<grants><query>GRANT ALL ON tapweave.*</query><query>GRANT TABLE ENGINE ON *</query><query>GRANT SELECT ON system.*</query><query>GRANT KILL QUERY ON *.*</query></grants>"
+		// The last two are for the stop.
+		writes = granted(append(clickhouse.Grants(WriterUser), "GRANT SELECT ON system.processes", "GRANT KILL QUERY ON *.*"))
 	}
 	return fmt.Appendf(nil, `<!-- Written at every start. -->
 <clickhouse>
@@ -318,6 +325,10 @@ func clickhouseConfig(o ClickHouseOptions, path string, httpPort, tcpPort int, n
       <readonly>2</readonly>
       <max_memory_usage>4294967296</max_memory_usage>
       <max_execution_time>60</max_execution_time>
+      <constraints>
+        <max_memory_usage><min>1</min><max>4294967296</max></max_memory_usage>
+        <max_execution_time><min>1</min><max>60</max></max_execution_time>
+      </constraints>
     </reader>
   </profiles>
   <quotas><default/></quotas>
@@ -330,7 +341,7 @@ func clickhouseConfig(o ClickHouseOptions, path string, httpPort, tcpPort int, n
     <reader>
       <no_password/>
       %[7]s<profile>reader</profile><quota>default</quota>
-      <grants>%[9]s</grants>
+      %[9]s
     </reader>
     <writer>
       %[10]s
@@ -340,5 +351,5 @@ func clickhouseConfig(o ClickHouseOptions, path string, httpPort, tcpPort int, n
   </users>
   %[13]s
 </clickhouse>
-`, text(o.Dir), text(o.Host), httpPort, tcpPort, text(path), nonce, local, grants, read, password, networks, writes, o.Settings)
+`, text(o.Dir), text(o.Host), httpPort, tcpPort, text(path), nonce, local, grants, granted(clickhouse.Grants(ReaderUser)), password, networks, writes, o.Settings)
 }

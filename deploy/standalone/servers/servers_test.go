@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+
+	"github.com/tapweave/tapweave/deploy/clickhouse"
 )
 
 // parentMode, as the first argument, makes the test program a parent that starts a server and waits to be killed.
@@ -177,6 +179,20 @@ func TestClickHouseReadersOnlyRead(t *testing.T) {
 	ask(t, c, WriterUser, password, "INSERT INTO tapweave.t VALUES (1)")
 	if _, err := c.query(t.Context(), WriterUser, "", "SELECT 1"); err == nil {
 		t.Error("the writer came in without a password")
+	}
+	for _, setting := range []string{"max_memory_usage = 0", "max_memory_usage = 100000000000", "max_execution_time = 0", "readonly = 0"} {
+		if _, err := c.query(t.Context(), ReaderUser, "", "SELECT 1 SETTINGS "+setting); err == nil || !strings.Contains(err.Error(), "SETTING_CONSTRAINT_VIOLATION") && !strings.Contains(err.Error(), "READONLY") {
+			t.Errorf("%s as %s: %v", setting, ReaderUser, err)
+		}
+	}
+	if got := ask(t, c, ReaderUser, "", "SELECT getSetting('max_memory_usage'), getSetting('max_execution_time')"); got != "4294967296\t60" {
+		t.Errorf("limits of %s: %s", ReaderUser, got)
+	}
+	// What makes users is not to be had in this server: its rights are those above, its grammar is read at least.
+	for _, statement := range strings.SplitAfter(clickhouse.Privileges, ";\n") {
+		if statement = strings.TrimSuffix(strings.TrimSpace(statement), ";"); statement != "" {
+			ask(t, c, ReaderUser, "", "SELECT formatQuery('"+strings.ReplaceAll(statement, "'", "\\'")+"')")
+		}
 	}
 	for _, user := range []string{"default", ReaderUser} {
 		if got := ask(t, c, user, "", "SELECT n FROM tapweave.t"); got != "1" {

@@ -1,4 +1,4 @@
--- {rows} sessions of {hours} hours up to {until}, one version each, as a hub with three spokes and the internet might
+-- Of {rows} sessions of {hours} hours up to {until}, one version each, {count} from the {first} on, as a hub with three spokes and the internet might
 -- have them. Nothing is random: a row follows from its number. In it are, to be found again:
 --   10.0.1.66 asks 203.0.113.7:443 every 300 s (a beacon)
 --   10.0.2.99 tries all ports of 10.0.3.4 (a port scan), and port 22 of all of 10.0.4.0/22 (a host scan)
@@ -52,5 +52,5 @@ SELECT
     if(private, concat('vm-', toString(r)), ''), if(private, concat('subnet-', splitByChar('.', dst)[2], '-', splitByChar('.', dst)[3]), ''), multiIf(NOT private, '', dst LIKE '10.0.%', 'hub', concat('spoke-', splitByChar('.', dst)[2])),
     if(private, '', ['US', 'DE', 'NL', 'IE'][r % 4 + 1]), if(private, 0, 64500 + r % 300), multiIf(NOT private, 'ExternalPublic', splitByChar('.', src)[2] = splitByChar('.', dst)[2], 'IntraVNet', 'InterVNet'), if(private, 'internal', 'outbound'),
     a % 16, 1, 1, intDiv(number, 1000)
-FROM numbers_mt(total)
+FROM numbers_mt({first:UInt64}, {count:UInt64})
 SETTINGS max_insert_threads = 2, async_insert = 0, max_partitions_per_insert_block = 1000
