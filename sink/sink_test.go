@@ -153,6 +153,15 @@ func TestWrongPassword(t *testing.T) {
 	}
 }
 
+func TestMissingRight(t *testing.T) {
+	c := testConfig(t)
+	c.ClickHouse.Username, c.ClickHouse.Password = "reader", ""
+	want := fmt.Sprintf("ClickHouse at %s does not allow user %q that: ", c.ClickHouse.Addresses[0], "reader")
+	if err := run(t, c); !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%v\nwant %s", err, want)
+	}
+}
+
 func TestNotMigrated(t *testing.T) {
 	c := testConfig(t)
 	c.ClickHouse.Migrate = false

@@ -44,6 +44,7 @@ type rig struct {
 	partitions  int
 	kafkaConfig kafka.Config
 	crash       func(delivery.Do) error
+	away        func(error)
 	numbers     map[int]uint64 // of the last output by input partition, which is the partition
 }
 
@@ -105,6 +106,7 @@ func (r *rig) output(ctx context.Context) (run func() error) {
 	letters := deadletter.New(r.kafka, r.counters, "deadletter", log)
 	output := clickhouse.New(r.config, server, r.kafka, letters, r.counters, registry, log)
 	output.Crash(r.crash)
+	output.Away = r.away
 	return func() error {
 		defer server.Close()
 		return output.Run(ctx)
@@ -657,6 +659,82 @@ func TestRefused(t *testing.T) {
 		t.Errorf("letter about offset %d, rows %v, %q", l.Offset, l.Rows.GetCount(), l.Reason)
 	}
 	t.Log(l.Reason)
+}
+
+// Values that no session should have are stored as they are, or as near as the column's type comes, and get in nobody's way.
+func TestOddValues(t *testing.T) {
+	r := newRig(t, 1)
+	r.start()
+	long := strings.Repeat("a", 1<<20)
+	rows := sessions(t, 0, 6, func(i int, s *columns.Session) {
+		switch i {
+		case 1: // before 1970
+			s.Created = -5e18
+			s.Start, s.End = s.Created, s.Created+1e9
+		case 2: // all that 64 bits hold
+			s.Created = math.MaxInt64
+			s.Start, s.End = s.Created, s.Created
+		case 3:
+			s.TLSSNI = long
+		case 4:
+			s.TLSSNI, s.App = "caf\xe9\xff.example", "\xff\xfe"
+		}
+	})
+	r.produce(0, rows, rowsOf(t, columns.Bookings, &columns.Traffic{
+		TrafficDimensions: columns.TrafficDimensions{Minute: columns.MinuteOf(-5e18), Tenant: "default"}, TrafficSums: columns.TrafficSums{Sessions: -1},
+	}))
+	r.produce(0, sessions(t, 6, 10, nil))
+	r.wait("SELECT count() FROM %[1]s.sessions", 10)
+	for query, want := range map[string]uint64{
+		"SELECT length(tls_sni) FROM %[1]s.sessions ORDER BY length(tls_sni) DESC LIMIT 1": 1 << 20,
+		"SELECT count() FROM %[1]s.sessions WHERE isValidUTF8(tls_sni)":                    10,
+		"SELECT countIf(startsWith(tls_sni, 'caf')) FROM %[1]s.sessions":                   1,
+		"SELECT countIf(start_time < toDateTime64(0, 9, 'UTC')) FROM %[1]s.sessions":       1,
+		"SELECT countIf(start_time > '2262-01-01') FROM %[1]s.sessions":                    1,
+		"SELECT count() FROM %[1]s.traffic_1m":                                             1,
+	} {
+		if got := clickhousetest.Value[uint64](t, r.server, r.direct, query); got != want {
+			t.Errorf("%s: %d, want %d", query, got, want)
+		}
+	}
+	if n := r.counters.Counter("deadletter", "refused").Value(); n != 0 {
+		t.Errorf("%d records refused", n)
+	}
+}
+
+// A full disk is told in one line; nothing is given up, and everything arrives once there is room.
+func TestDiskFull(t *testing.T) {
+	r := newRig(t, 1)
+	said := make(chan error, 100)
+	r.away = func(err error) {
+		select {
+		case said <- err:
+		default:
+		}
+	}
+	alter := func(setting string) {
+		t.Helper()
+		if err := r.server.Exec(t.Context(), "ALTER TABLE "+r.config.Database+".sessions_versions "+setting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	alter("MODIFY SETTING min_free_disk_bytes_to_perform_insert = 1000000000000000000")
+	r.start()
+	r.produce(0, sessions(t, 0, 100, nil))
+	select {
+	case err := <-said:
+		if err == nil || !strings.Contains(err.Error(), "has no disk space left: ") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v", err)
+		}
+		t.Log(err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("nothing was said")
+	}
+	alter("RESET SETTING min_free_disk_bytes_to_perform_insert")
+	r.wait("SELECT count() FROM %[1]s.sessions", 100)
+	if n := r.counters.Counter("deadletter", "refused").Value(); n != 0 {
+		t.Errorf("%d records refused for want of space", n)
+	}
 }
 
 // Counts are rows, one for all repeats in an interval, and none while nothing changes.
