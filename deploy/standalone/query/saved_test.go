@@ -449,6 +449,7 @@ func TestSavedOnGenerated(t *testing.T) {
 	for name, check := range onGenerated {
 		t.Run(name, func(t *testing.T) { check(t, c, d) })
 	}
+	t.Run("page", func(t *testing.T) { analyst(t, d) })
 }
 
 // Each saved query is tested, and no other.
