@@ -66,6 +66,9 @@ type FoldConfig struct {
 	PayloadLog      int           `yaml:"payload_log_bytes" doc:"Sampled payload that is kept, a partition, to compare what is sent again with."`
 	MaxApplications int           `yaml:"max_applications_bytes" doc:"What is kept, a partition, to recognise applications with, and of the fields found. Beyond it sessions that want more are read no further."`
 	KeepPayload     int           `yaml:"keep_payload" doc:"Bytes of each side's payload that are written with the session, from its beginning, as far as they are sampled. 0 for none."`
+	ScanPorts       int           `yaml:"scan_ports" doc:"Ports that one host tries in vain with another within scan_window to be told as a port scan. 0: none is."`
+	ScanWindow      time.Duration `yaml:"scan_window" doc:"See scan_ports."`
+	PrintsLearned   time.Duration `yaml:"tls_learned" doc:"For how long the TLS fingerprints that a server with the label watch=tls meets are learned; new ones are told from then on."`
 	Packets         bool          `yaml:"packets" doc:"Whether a row is written for each packet."`
 }
 
@@ -76,6 +79,7 @@ func foldConfig(s fold.Settings) FoldConfig {
 		FinalAfter: s.FinalAfter, Linger: s.Linger, Rollover: s.Rollover,
 		FirstVersion: s.FirstVersion, VersionEvery: s.VersionEvery, Freeze: s.Freeze,
 		FragmentTimeout: s.FragmentTimeout, MaxDatagrams: s.MaxDatagrams, MaxSessions: s.MaxSessions, MaxWaiting: s.MaxWaiting, PayloadLog: s.PayloadLog,
+		ScanPorts: s.ScanPorts, ScanWindow: s.ScanWindow, PrintsLearned: s.PrintsLearned,
 		MaxApplications: s.MaxApplications, KeepPayload: s.KeepPayload, Packets: s.Packets,
 	}
 }
@@ -88,6 +92,7 @@ func (c FoldConfig) settings(partitions int) fold.Settings {
 		FinalAfter: c.FinalAfter, Linger: c.Linger, Rollover: c.Rollover,
 		FirstVersion: c.FirstVersion, VersionEvery: c.VersionEvery, Freeze: c.Freeze,
 		FragmentTimeout: c.FragmentTimeout, MaxDatagrams: c.MaxDatagrams, MaxSessions: c.MaxSessions, MaxWaiting: c.MaxWaiting, PayloadLog: c.PayloadLog,
+		ScanPorts: c.ScanPorts, ScanWindow: c.ScanWindow, PrintsLearned: c.PrintsLearned,
 		MaxApplications: c.MaxApplications, KeepPayload: c.KeepPayload, Packets: c.Packets,
 	}
 }
@@ -104,6 +109,7 @@ func (c FoldConfig) Validate() error {
 		{"icmp_idle", false, c.ICMPIdle}, {"other_idle", false, c.OtherIdle}, {"final_after", true, c.FinalAfter},
 		{"linger", true, c.Linger}, {"rollover", false, c.Rollover}, {"first_version", true, c.FirstVersion},
 		{"version_every", false, c.VersionEvery}, {"freeze", true, c.Freeze}, {"fragment_timeout", false, c.FragmentTimeout},
+		{"scan_window", false, c.ScanWindow}, {"tls_learned", true, c.PrintsLearned},
 	} {
 		switch {
 		case d.d < 0 || d.d == 0 && !d.zero:
@@ -119,6 +125,8 @@ func (c FoldConfig) Validate() error {
 		return fmt.Errorf("max_sessions %d is less than 1", c.MaxSessions)
 	case c.MaxWaiting < 1<<20:
 		return fmt.Errorf("max_waiting_bytes %d is less than 1 MiB", c.MaxWaiting)
+	case c.ScanPorts < 0 || c.ScanPorts > 1<<16:
+		return fmt.Errorf("scan_ports %d is not between 0 and 65536", c.ScanPorts)
 	case c.PayloadLog < 0:
 		return fmt.Errorf("payload_log_bytes %d is less than 0", c.PayloadLog)
 	case c.MaxApplications < 0:

@@ -15,10 +15,17 @@ type minute struct {
 type dimensions struct {
 	src uint8
 	app application.Name
+	// malicious is what was read of it, by a threat list. Its addresses do not change.
+	malicious bool
 }
 
 // dimensions are those of the session as it stands.
-func (s *Session) dimensions() dimensions { return dimensions{s.orient(), s.application()} }
+func (s *Session) dimensions() dimensions {
+	if s.frozen {
+		return s.fixed
+	}
+	return dimensions{s.orient(), s.application(), s.labels.malicious()}
+}
 
 // sums are by end.
 type sums struct {
@@ -85,6 +92,9 @@ func (f *Fold) booking(s *Session, d dimensions, minute int64, now, was sums) {
 	}
 	if src == high {
 		t.DstPort = s.key.LowPort
+	}
+	if s.labels != nil {
+		s.labels.book(&t.TrafficDimensions, d)
 	}
 	f.out.Traffic(&t)
 }

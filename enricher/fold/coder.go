@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/tapweave/tapweave/enricher/labels"
 )
 
 // coder writes a state or reads one. The same functions do both, so that a field is named once:
@@ -25,7 +27,9 @@ type coder struct {
 	index map[string]uint64
 	text  []string
 
-	names int // collectors: indexes lie below
+	names    int                    // collectors: indexes lie below
+	endIndex map[*labels.End]uint64 // coded before
+	ends     []*labels.End
 }
 
 // ErrSnapshot is wrapped by the errors about bytes that are no state of a fold.

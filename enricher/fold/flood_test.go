@@ -22,6 +22,7 @@ type tally struct {
 func (*tally) Session(*Session)         {}
 func (*tally) Traffic(*columns.Traffic) {}
 func (*tally) Packet(*columns.Packet)   {}
+func (*tally) Alert(*columns.Alert)     {}
 func (o *tally) Settled(_ int64, s *Session) {
 	var row columns.Session
 	s.Row(&row)

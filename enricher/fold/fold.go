@@ -16,6 +16,8 @@
 //	session.go   what a session knows, and its row
 //	application.go  sampled payload read: package application
 //	booking.go   traffic by minute
+//	labels.go    what is known of a session's ends
+//	alerts.go    what is worth a look
 package fold
 
 import (
@@ -41,6 +43,8 @@ type Output interface {
 	Traffic(t *columns.Traffic)
 	// Packet is one packet of a session, where Settings.Packets is set.
 	Packet(p *columns.Packet)
+	// Alert is something worth a look.
+	Alert(a *columns.Alert)
 }
 
 // Reason names what the fold counts beside sessions: what it left out, and what it noticed.
@@ -70,6 +74,8 @@ const (
 	OtherPartition                    // packets between addresses of another partition
 	BatchesShed                       // batches whose collector had shed packets since the one before
 	ApplicationsGivenUp               // sessions whose payload was read no further because too much was kept
+	LabelSetsLost                     // label sets that are not where the log says
+	AlertsRaised                      // alerts put out
 	numReasons
 )
 
@@ -79,6 +85,7 @@ var reasonNames = [numReasons]string{
 	"datagrams_malformed", "sessions_evicted", "packets_folded", "sessions_begun", "icmp_quotes_unmatched",
 	"watermark_forced", "skewed_batches", "watermarks_ahead_of_clock", "packets_in_future", "packets_inconsistent",
 	"packets_of_other_partitions", "batches_after_shedding", "applications_given_up",
+	"label_sets_lost", "alerts_raised",
 }
 
 // String is the reason as it stands in metrics and in pipeline_stats.
@@ -122,6 +129,9 @@ type Fold struct {
 	table        table
 	timers       timers
 	taps         taps
+	labelling    labelling
+	scans        scans
+	prints       prints
 	offset       int64  // of the record being folded
 	serial       uint64 // of the reference made last
 	now          int64  // event time: no timer due before it is left
@@ -220,7 +230,9 @@ func (f *Fold) Record(offset int64, value []byte) error {
 		}
 		return f.broken()
 	case *pb.PacketsRecord_LabelSet:
-		f.owned(b.LabelSet.LogEpoch, b.LabelSet.OwnerEpoch)
+		if f.owned(b.LabelSet.LogEpoch, b.LabelSet.OwnerEpoch) {
+			return f.relabel(b.LabelSet)
+		}
 	case *pb.PacketsRecord_EndOfInput:
 		if f.owned(b.EndOfInput.LogEpoch, b.EndOfInput.OwnerEpoch) {
 			f.end()

@@ -60,6 +60,7 @@ func (b *bench) Traffic(t *columns.Traffic) {
 }
 
 func (b *bench) Packet(*columns.Packet) { b.packets++ }
+func (b *bench) Alert(*columns.Alert)   {}
 
 // base is the time 0 of the tests.
 var base = time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC).UnixNano()

@@ -533,6 +533,7 @@ func (o *folded) Traffic(t *columns.Traffic) {
 }
 
 func (o *folded) Packet(*columns.Packet) {}
+func (o *folded) Alert(*columns.Alert)   {}
 
 func (o *folded) rows() []columns.Session { return o.settled }
 

@@ -46,6 +46,8 @@ var allowed = map[string]string{
 	"enricher/application/dns: imports net/netip":                "addresses as texts",
 	"proto/columns: imports net/netip":                           "addresses as values",
 	"proto/packet: imports net/netip":                            "addresses as values",
+	"enricher/labels: imports net/netip":                         "addresses as values",
+	"enricher/scope: imports net/netip":                          "addresses as values",
 	"proto/columns: imports sync":                                "for what is computed once, the same each time",
 	"enricher/output: (*Stream).book: ranges over map s.traffic": "collects the keys, which are sorted before use",
 	"proto/columns: schemaMessages: ranges over map tables":      "fills another map",

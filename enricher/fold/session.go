@@ -52,6 +52,7 @@ type Session struct {
 	minutes   []minute
 	path      path
 	app       *application.Session // nil until payload is sampled
+	labels    *labelled            // nil where no label set was in force
 
 	icmpErrors, late, duplicates uint64
 	version                      uint32
@@ -65,6 +66,7 @@ type Session struct {
 	dirty                        bool // changed since the last version
 	final                        bool
 	gone                         bool
+	told                         told
 	reason                       closeReason
 }
 
@@ -314,6 +316,9 @@ func (s *Session) Row(d *columns.Session) {
 	}
 	d.ICMPErrors, d.LatePackets, d.DuplicatePackets = s.icmpErrors, s.late, s.duplicates
 	d.Sampled = s.share()
+	if s.labels != nil {
+		s.labels.row(d, src)
+	}
 	f := s.fold
 	path := s.path.lists()
 	for _, t := range path.taps {

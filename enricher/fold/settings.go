@@ -53,6 +53,14 @@ type Settings struct {
 	// KeepPayload is how many bytes of each side's payload are kept, from its beginning; 0: none.
 	KeepPayload int
 
+	// ScanPorts is how many ports one host tries in vain with another within ScanWindow to be told as a port scan;
+	// 0: none is.
+	ScanPorts  int
+	ScanWindow time.Duration
+	// PrintsLearned is for how long the TLS fingerprints of a watched server's clients are learned before new ones
+	// are told.
+	PrintsLearned time.Duration
+
 	// Packets says whether a row is put out for each packet.
 	Packets bool
 }
@@ -87,6 +95,9 @@ func DefaultSettings() Settings {
 		MaxSessions:     1 << 17,
 		MaxWaiting:      64 << 20,
 		PayloadLog:      4 << 20,
+		ScanPorts:       25,
+		ScanWindow:      time.Minute,
+		PrintsLearned:   24 * time.Hour,
 		MaxApplications: 64 << 20,
 	}
 }

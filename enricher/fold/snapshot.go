@@ -179,6 +179,9 @@ func (f *Fold) code(c *coder) {
 	list(c, &f.sheds.seen, maxSheds, func(c *coder, g *shed) { g.code(c) })
 	f.copies.code(c)
 	f.merge.code(c, f)
+	f.labelling.named.code(c)
+	f.scans.code(c)
+	f.prints.code(c)
 }
 
 func (s *Settings) code(c *coder) {
@@ -194,6 +197,9 @@ func (s *Settings) code(c *coder) {
 	num(c, &s.MaxSessions)
 	num(c, &s.MaxWaiting)
 	num(c, &s.PayloadLog)
+	num(c, &s.ScanPorts)
+	num(c, &s.ScanWindow)
+	num(c, &s.PrintsLearned)
 	num(c, &s.MaxApplications)
 	num(c, &s.KeepPayload)
 	flag(c, &s.Packets)
@@ -368,11 +374,14 @@ func (s *Session) code(c *coder) {
 	flag(c, &s.dirty)
 	flag(c, &s.final)
 	below(c, &s.reason, len(closeReasons))
+	num(c, &s.told)
+	optional(c, &s.labels, func(c *coder, l *labelled) { l.code(c) })
 }
 
 func (d *dimensions) code(c *coder) {
 	below(c, &d.src, 2)
 	below(c, &d.app, application.Names)
+	flag(c, &d.malicious)
 }
 
 // codeApplication codes what package application knows of a session, in that package's own form.

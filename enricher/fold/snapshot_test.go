@@ -10,6 +10,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/tapweave/tapweave/enricher/labels"
 	"github.com/tapweave/tapweave/proto/columns"
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/proto/pb"
@@ -75,6 +76,12 @@ var derived = map[string]string{
 	"http2.Side.decoder":   "the header blocks",
 	"http2.Side.message":   "scratch",
 	"sighting.taps":        "as many as ntaps says",
+	"labelling.source":     "given to Label",
+	"labelling.set":        "fetched by its name",
+	"labelling.cache":      "looked up again",
+	"scans.of":             "the list",
+	"scans.list":           "saved but for those that have ended; the test goes on with its scans",
+	"prints.of":            "the list",
 }
 
 // lived returns a fold with something in each part of its state.
@@ -113,7 +120,14 @@ func lived(t testing.TB) *Fold {
 	b.tick(3, time.Second)
 	b.send("one", 6500*time.Microsecond, pk{at: 6 * time.Millisecond, from: "a/1", n: 3}, pk{at: 200 * time.Millisecond, from: "b/1", n: 4})
 	b.send("one", 7500*time.Microsecond, pk{at: 300 * time.Millisecond, from: "b/1", n: 4})
-	return b.f
+	f := b.f
+	f.labelling.named.parts = []namedPart{{digest: []byte{1}, partition: 2, offset: 3}}
+	f.scans.add(&scan{pair: scanPair{tenant: "t"}, since: 5, ports: []uint16{6}})
+	f.prints.add(&printsOf{server: printServer{tenant: "t"}, since: 5, known: []string{"x"}})
+	one, other := &labels.End{Network: labels.Network{Name: "one", Labels: []string{"a=b"}}}, &labels.End{Threat: &labels.Threat{Name: "x"}}
+	f.table.first.labels = &labelled{ends: [2]*labels.End{one, other}}
+	f.table.last.labels = &labelled{ends: [2]*labels.End{other, other}, asked: &labels.Threat{Name: "x"}}
+	return f
 }
 
 func saved(t testing.TB, f *Fold) []byte {
@@ -131,6 +145,7 @@ func TestEveryFieldIsSaved(t *testing.T) {
 	w := &walker{t: t, f: f, base: saved(t, f), seen: map[string]bool{}}
 	w.value("Fold", reflect.ValueOf(f).Elem())
 	w.value("Session", reflect.ValueOf(f.table.first).Elem())
+	w.value("scan", reflect.ValueOf(f.scans.list[0]).Elem())
 	w.value("datagram", reflect.ValueOf(f.fragments.head).Elem())
 	w.value("ref", reflect.ValueOf(&f.fragments.head.refs[0]).Elem())
 	w.value("sighting.taps", reflect.ValueOf(&f.copies.at(f.copies.head).taps[0]).Elem())
@@ -290,3 +305,4 @@ func (*nothing) Session(*Session)         {}
 func (*nothing) Settled(int64, *Session)  {}
 func (*nothing) Traffic(*columns.Traffic) {}
 func (*nothing) Packet(*columns.Packet)   {}
+func (*nothing) Alert(*columns.Alert)     {}

@@ -413,6 +413,7 @@ func (f *Fold) begin(r *ref, p *packet.Packet) *Session {
 	}
 	f.counts[SessionsBegun]++
 	f.table.add(s, older)
+	f.label(s)
 	return s
 }
 
@@ -567,11 +568,13 @@ func (f *Fold) finish(s *Session, at int64) {
 func (f *Fold) emit(s *Session) {
 	if s.app != nil {
 		f.recognise(s)
+		f.compareNames(s)
 	}
 	s.version++
 	s.dirty = false
 	f.book(s)
 	f.out.Session(s)
+	f.watch(s)
 }
 
 // settle forgets a session.

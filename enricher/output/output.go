@@ -11,6 +11,7 @@
 package output
 
 import (
+	"errors"
 	"math"
 	"slices"
 	"time"
@@ -45,6 +46,8 @@ type Config struct {
 	Epoch     delivery.Epoch
 	Fold      fold.Settings
 	Output    Settings
+	// Labels gives the label sets that the log names; nil: none is given.
+	Labels fold.LabelSource
 	// Emit takes a record of tapweave.sessions, in order of the numbers. It may block; an error ends the
 	// stream.
 	Emit func(number uint64, value []byte) error
@@ -57,6 +60,7 @@ type Counts struct {
 	SessionsSettled uint64 // sessions that can get no packet any more
 	Bookings        uint64 // rows of traffic
 	Packets         uint64
+	Alerts          uint64
 	Bytes           uint64 // of the records
 }
 
@@ -77,6 +81,7 @@ type Stream struct {
 	row      columns.Session
 	sessions *columns.Builder[columns.Session]
 	packets  *columns.Builder[columns.Packet]
+	alerts   *columns.Builder[columns.Alert]
 	// What sessions of the same dimensions carried in a minute is one row of the output.
 	traffic      map[columns.TrafficDimensions]columns.TrafficSums
 	trafficBytes int
@@ -90,10 +95,12 @@ func New(c Config, numbers *delivery.Numbers) *Stream {
 		config: c, numbers: numbers, cutAt: math.MinInt64, offset: -1,
 		sessions: columns.NewBuilder(columns.Sessions),
 		packets:  columns.NewBuilder(columns.Packets),
+		alerts:   columns.NewBuilder(columns.Alerts),
 		bookings: columns.NewBuilder(columns.Bookings),
 		traffic:  map[columns.TrafficDimensions]columns.TrafficSums{},
 	}
 	s.fold = fold.New(int(c.Partition), c.Fold, rows{s})
+	s.err = s.fold.Label(c.Labels) // of a fold without a log there is none to fetch
 	return s
 }
 
@@ -111,6 +118,10 @@ func (s *Stream) Record(offset int64, value []byte) error {
 	}
 	s.offset = offset
 	undecodable := s.fold.Record(offset, value)
+	if undecodable != nil && !errors.Is(undecodable, fold.ErrUndecodable) {
+		s.err = undecodable // no label set: what follows cannot be folded
+		return s.err
+	}
 	ticked := s.fold.LogTime() != s.logTime
 	s.logTime = s.fold.LogTime()
 	if s.revision != nil && offset >= s.revision.input {
@@ -141,7 +152,7 @@ func (s *Stream) Next() int64 { return s.offset + 1 }
 func (s *Stream) Begin(offset int64) { s.offset = offset - 1 }
 
 func (s *Stream) pending() bool {
-	return s.sessions.Len() > 0 || s.packets.Len() > 0 || len(s.traffic) > 0
+	return s.sessions.Len() > 0 || s.packets.Len() > 0 || s.alerts.Len() > 0 || len(s.traffic) > 0
 }
 
 // moved says whether the watermark has gone far enough since the last output.
@@ -152,7 +163,7 @@ func (s *Stream) moved() bool {
 
 // full ends the output where it has grown large.
 func (s *Stream) full() {
-	if s.sessions.Size()+s.packets.Size()+s.trafficBytes >= s.config.Output.MaxBytes {
+	if s.sessions.Size()+s.packets.Size()+s.alerts.Size()+s.trafficBytes >= s.config.Output.MaxBytes {
 		s.cut()
 	}
 }
@@ -169,7 +180,7 @@ func (s *Stream) cut() {
 func (s *Stream) put() error {
 	s.book()
 	s.counts.Bookings += uint64(s.bookings.Len())
-	if s.sessions.Len()+s.bookings.Len()+s.packets.Len() == 0 {
+	if s.sessions.Len()+s.bookings.Len()+s.packets.Len()+s.alerts.Len() == 0 {
 		return nil // bookings that cancelled each other out
 	}
 	at, emit, err := s.numbers.Next(s.offset)
@@ -180,13 +191,14 @@ func (s *Stream) put() error {
 		s.sessions.Discard()
 		s.bookings.Discard()
 		s.packets.Discard()
+		s.alerts.Discard()
 		return nil
 	}
 	var all []*pb.Rows
 	for _, b := range []interface {
 		Len() int
 		Rows() (*pb.Rows, error)
-	}{s.sessions, s.bookings, s.packets} {
+	}{s.sessions, s.bookings, s.packets, s.alerts} {
 		if b.Len() > 0 {
 			r, err := b.Rows()
 			if err != nil {
@@ -288,5 +300,13 @@ func (r rows) Packet(p *columns.Packet) {
 	}
 	s.packets.Append(p)
 	s.counts.Packets++
+	s.full()
+}
+
+// Alert implements [fold.Output].
+func (r rows) Alert(a *columns.Alert) {
+	s := r.s
+	s.alerts.Append(a)
+	s.counts.Alerts++
 	s.full()
 }

@@ -49,6 +49,9 @@ func Load(r io.Reader, c Config) (s *Stream, older bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
+	if err := s.fold.Label(c.Labels); err != nil {
+		return nil, false, err
+	}
 	s.config.Fold = s.fold.Settings()
 	s.config.Output.Every, s.config.Output.MaxBytes = time.Duration(every), int(most)
 	return s, older, nil

@@ -122,7 +122,7 @@ func (x Rows_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Rows_Kind.Descriptor instead.
 func (Rows_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_tapweave_proto_rawDescGZIP(), []int{7, 0}
+	return file_tapweave_proto_rawDescGZIP(), []int{8, 0}
 }
 
 type Rows_Compression int32
@@ -168,7 +168,56 @@ func (x Rows_Compression) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Rows_Compression.Descriptor instead.
 func (Rows_Compression) EnumDescriptor() ([]byte, []int) {
-	return file_tapweave_proto_rawDescGZIP(), []int{7, 1}
+	return file_tapweave_proto_rawDescGZIP(), []int{8, 1}
+}
+
+type Network_Owner int32
+
+const (
+	Network_UNKNOWN   Network_Owner = 0
+	Network_OWN       Network_Owner = 1 // whoever runs Tapweave
+	Network_MICROSOFT Network_Owner = 2 // a public prefix of Azure
+)
+
+// Enum value maps for Network_Owner.
+var (
+	Network_Owner_name = map[int32]string{
+		0: "UNKNOWN",
+		1: "OWN",
+		2: "MICROSOFT",
+	}
+	Network_Owner_value = map[string]int32{
+		"UNKNOWN":   0,
+		"OWN":       1,
+		"MICROSOFT": 2,
+	}
+)
+
+func (x Network_Owner) Enum() *Network_Owner {
+	p := new(Network_Owner)
+	*p = x
+	return p
+}
+
+func (x Network_Owner) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Network_Owner) Descriptor() protoreflect.EnumDescriptor {
+	return file_tapweave_proto_enumTypes[3].Descriptor()
+}
+
+func (Network_Owner) Type() protoreflect.EnumType {
+	return &file_tapweave_proto_enumTypes[3]
+}
+
+func (x Network_Owner) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Network_Owner.Descriptor instead.
+func (Network_Owner) EnumDescriptor() ([]byte, []int) {
+	return file_tapweave_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // One record of tapweave.packets.
@@ -485,8 +534,9 @@ func (x *Tick) GetLogEpoch() uint64 {
 type LabelSet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	OwnerEpoch    uint64                 `protobuf:"varint,1,opt,name=owner_epoch,json=ownerEpoch,proto3" json:"owner_epoch,omitempty"`
-	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`                      // SHA-256 of the set as it stands in tapweave.state
+	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`                      // SHA-256 over the digests of the parts, in their order; empty: no labels
 	LogEpoch      uint64                 `protobuf:"varint,3,opt,name=log_epoch,json=logEpoch,proto3" json:"log_epoch,omitempty"` // of the owner, and compared first
+	Parts         []*LabelPart           `protobuf:"bytes,4,rep,name=parts,proto3" json:"parts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -542,6 +592,74 @@ func (x *LabelSet) GetLogEpoch() uint64 {
 	return 0
 }
 
+func (x *LabelSet) GetParts() []*LabelPart {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// Where a part of a label set stands.
+type LabelPart struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Digest         []byte                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`                                        // SHA-256 of the part, before compression
+	StatePartition uint32                 `protobuf:"varint,2,opt,name=state_partition,json=statePartition,proto3" json:"state_partition,omitempty"` // of tapweave.state
+	StateOffset    int64                  `protobuf:"varint,3,opt,name=state_offset,json=stateOffset,proto3" json:"state_offset,omitempty"`          // of the part's first record
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *LabelPart) Reset() {
+	*x = LabelPart{}
+	mi := &file_tapweave_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LabelPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LabelPart) ProtoMessage() {}
+
+func (x *LabelPart) ProtoReflect() protoreflect.Message {
+	mi := &file_tapweave_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LabelPart.ProtoReflect.Descriptor instead.
+func (*LabelPart) Descriptor() ([]byte, []int) {
+	return file_tapweave_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *LabelPart) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *LabelPart) GetStatePartition() uint32 {
+	if x != nil {
+		return x.StatePartition
+	}
+	return 0
+}
+
+func (x *LabelPart) GetStateOffset() int64 {
+	if x != nil {
+		return x.StateOffset
+	}
+	return 0
+}
+
 // Nothing will follow: every open session ends here.
 type EndOfInput struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -553,7 +671,7 @@ type EndOfInput struct {
 
 func (x *EndOfInput) Reset() {
 	*x = EndOfInput{}
-	mi := &file_tapweave_proto_msgTypes[4]
+	mi := &file_tapweave_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -565,7 +683,7 @@ func (x *EndOfInput) String() string {
 func (*EndOfInput) ProtoMessage() {}
 
 func (x *EndOfInput) ProtoReflect() protoreflect.Message {
-	mi := &file_tapweave_proto_msgTypes[4]
+	mi := &file_tapweave_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -578,7 +696,7 @@ func (x *EndOfInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndOfInput.ProtoReflect.Descriptor instead.
 func (*EndOfInput) Descriptor() ([]byte, []int) {
-	return file_tapweave_proto_rawDescGZIP(), []int{4}
+	return file_tapweave_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EndOfInput) GetOwnerEpoch() uint64 {
@@ -613,7 +731,7 @@ type SessionsRecord struct {
 
 func (x *SessionsRecord) Reset() {
 	*x = SessionsRecord{}
-	mi := &file_tapweave_proto_msgTypes[5]
+	mi := &file_tapweave_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -625,7 +743,7 @@ func (x *SessionsRecord) String() string {
 func (*SessionsRecord) ProtoMessage() {}
 
 func (x *SessionsRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tapweave_proto_msgTypes[5]
+	mi := &file_tapweave_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -638,7 +756,7 @@ func (x *SessionsRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionsRecord.ProtoReflect.Descriptor instead.
 func (*SessionsRecord) Descriptor() ([]byte, []int) {
-	return file_tapweave_proto_rawDescGZIP(), []int{5}
+	return file_tapweave_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SessionsRecord) GetVersion() uint32 {
@@ -721,7 +839,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_tapweave_proto_msgTypes[6]
+	mi := &file_tapweave_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +851,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_tapweave_proto_msgTypes[6]
+	mi := &file_tapweave_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +864,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_tapweave_proto_rawDescGZIP(), []int{6}
+	return file_tapweave_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Output) GetNumber() uint64 {
@@ -785,7 +903,7 @@ type Rows struct {
 
 func (x *Rows) Reset() {
 	*x = Rows{}
-	mi := &file_tapweave_proto_msgTypes[7]
+	mi := &file_tapweave_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +915,7 @@ func (x *Rows) String() string {
 func (*Rows) ProtoMessage() {}
 
 func (x *Rows) ProtoReflect() protoreflect.Message {
-	mi := &file_tapweave_proto_msgTypes[7]
+	mi := &file_tapweave_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +928,7 @@ func (x *Rows) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rows.ProtoReflect.Descriptor instead.
 func (*Rows) Descriptor() ([]byte, []int) {
-	return file_tapweave_proto_rawDescGZIP(), []int{7}
+	return file_tapweave_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Rows) GetKind() Rows_Kind {
@@ -868,7 +986,7 @@ type Marker struct {
 
 func (x *Marker) Reset() {
 	*x = Marker{}
-	mi := &file_tapweave_proto_msgTypes[8]
+	mi := &file_tapweave_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +998,7 @@ func (x *Marker) String() string {
 func (*Marker) ProtoMessage() {}
 
 func (x *Marker) ProtoReflect() protoreflect.Message {
-	mi := &file_tapweave_proto_msgTypes[8]
+	mi := &file_tapweave_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +1011,7 @@ func (x *Marker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Marker.ProtoReflect.Descriptor instead.
 func (*Marker) Descriptor() ([]byte, []int) {
-	return file_tapweave_proto_rawDescGZIP(), []int{8}
+	return file_tapweave_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Marker) GetOwner() string {
@@ -925,7 +1043,7 @@ type StatsRecord struct {
 
 func (x *StatsRecord) Reset() {
 	*x = StatsRecord{}
-	mi := &file_tapweave_proto_msgTypes[9]
+	mi := &file_tapweave_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -937,7 +1055,7 @@ func (x *StatsRecord) String() string {
 func (*StatsRecord) ProtoMessage() {}
 
 func (x *StatsRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tapweave_proto_msgTypes[9]
+	mi := &file_tapweave_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -950,7 +1068,7 @@ func (x *StatsRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRecord.ProtoReflect.Descriptor instead.
 func (*StatsRecord) Descriptor() ([]byte, []int) {
-	return file_tapweave_proto_rawDescGZIP(), []int{9}
+	return file_tapweave_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StatsRecord) GetVersion() uint32 {
@@ -1006,7 +1124,7 @@ type Count struct {
 
 func (x *Count) Reset() {
 	*x = Count{}
-	mi := &file_tapweave_proto_msgTypes[10]
+	mi := &file_tapweave_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1136,7 @@ func (x *Count) String() string {
 func (*Count) ProtoMessage() {}
 
 func (x *Count) ProtoReflect() protoreflect.Message {
-	mi := &file_tapweave_proto_msgTypes[10]
+	mi := &file_tapweave_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1149,7 @@ func (x *Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Count.ProtoReflect.Descriptor instead.
 func (*Count) Descriptor() ([]byte, []int) {
-	return file_tapweave_proto_rawDescGZIP(), []int{10}
+	return file_tapweave_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Count) GetStage() string {
@@ -1070,7 +1188,7 @@ type StateRecord struct {
 
 func (x *StateRecord) Reset() {
 	*x = StateRecord{}
-	mi := &file_tapweave_proto_msgTypes[11]
+	mi := &file_tapweave_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1200,7 @@ func (x *StateRecord) String() string {
 func (*StateRecord) ProtoMessage() {}
 
 func (x *StateRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tapweave_proto_msgTypes[11]
+	mi := &file_tapweave_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1213,7 @@ func (x *StateRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateRecord.ProtoReflect.Descriptor instead.
 func (*StateRecord) Descriptor() ([]byte, []int) {
-	return file_tapweave_proto_rawDescGZIP(), []int{11}
+	return file_tapweave_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StateRecord) GetVersion() uint32 {
@@ -1165,7 +1283,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_tapweave_proto_msgTypes[12]
+	mi := &file_tapweave_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1295,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_tapweave_proto_msgTypes[12]
+	mi := &file_tapweave_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1308,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_tapweave_proto_rawDescGZIP(), []int{12}
+	return file_tapweave_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SnapshotChunk) GetInputPartition() uint32 {
@@ -1272,17 +1390,17 @@ func (x *SnapshotChunk) GetInputCrc32C() uint32 {
 
 type LabelSetChunk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Digest        []byte                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"` // of a part of a label set
 	Chunk         uint32                 `protobuf:"varint,2,opt,name=chunk,proto3" json:"chunk,omitempty"`
 	Chunks        uint32                 `protobuf:"varint,3,opt,name=chunks,proto3" json:"chunks,omitempty"`
-	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"` // a piece of the part, compressed with zstd as a whole
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LabelSetChunk) Reset() {
 	*x = LabelSetChunk{}
-	mi := &file_tapweave_proto_msgTypes[13]
+	mi := &file_tapweave_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1294,7 +1412,7 @@ func (x *LabelSetChunk) String() string {
 func (*LabelSetChunk) ProtoMessage() {}
 
 func (x *LabelSetChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_tapweave_proto_msgTypes[13]
+	mi := &file_tapweave_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1307,7 +1425,7 @@ func (x *LabelSetChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LabelSetChunk.ProtoReflect.Descriptor instead.
 func (*LabelSetChunk) Descriptor() ([]byte, []int) {
-	return file_tapweave_proto_rawDescGZIP(), []int{13}
+	return file_tapweave_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LabelSetChunk) GetDigest() []byte {
@@ -1338,6 +1456,497 @@ func (x *LabelSetChunk) GetData() []byte {
 	return nil
 }
 
+// A part of a label set. The same labels always have the same bytes.
+type Labels struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Types that are valid to be assigned to Body:
+	//
+	//	*Labels_Networks
+	//	*Labels_Places
+	//	*Labels_Threats
+	Body          isLabels_Body `protobuf_oneof:"body"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Labels) Reset() {
+	*x = Labels{}
+	mi := &file_tapweave_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Labels) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Labels) ProtoMessage() {}
+
+func (x *Labels) ProtoReflect() protoreflect.Message {
+	mi := &file_tapweave_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Labels.ProtoReflect.Descriptor instead.
+func (*Labels) Descriptor() ([]byte, []int) {
+	return file_tapweave_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Labels) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Labels) GetBody() isLabels_Body {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *Labels) GetNetworks() *Networks {
+	if x != nil {
+		if x, ok := x.Body.(*Labels_Networks); ok {
+			return x.Networks
+		}
+	}
+	return nil
+}
+
+func (x *Labels) GetPlaces() *Places {
+	if x != nil {
+		if x, ok := x.Body.(*Labels_Places); ok {
+			return x.Places
+		}
+	}
+	return nil
+}
+
+func (x *Labels) GetThreats() *Threats {
+	if x != nil {
+		if x, ok := x.Body.(*Labels_Threats); ok {
+			return x.Threats
+		}
+	}
+	return nil
+}
+
+type isLabels_Body interface {
+	isLabels_Body()
+}
+
+type Labels_Networks struct {
+	Networks *Networks `protobuf:"bytes,2,opt,name=networks,proto3,oneof"`
+}
+
+type Labels_Places struct {
+	Places *Places `protobuf:"bytes,3,opt,name=places,proto3,oneof"`
+}
+
+type Labels_Threats struct {
+	Threats *Threats `protobuf:"bytes,4,opt,name=threats,proto3,oneof"`
+}
+
+func (*Labels_Networks) isLabels_Body() {}
+
+func (*Labels_Places) isLabels_Body() {}
+
+func (*Labels_Threats) isLabels_Body() {}
+
+// Address prefixes and hosts, by tenant and prefix.
+type Networks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Networks      []*Network             `protobuf:"bytes,1,rep,name=networks,proto3" json:"networks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Networks) Reset() {
+	*x = Networks{}
+	mi := &file_tapweave_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Networks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Networks) ProtoMessage() {}
+
+func (x *Networks) ProtoReflect() protoreflect.Message {
+	mi := &file_tapweave_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Networks.ProtoReflect.Descriptor instead.
+func (*Networks) Descriptor() ([]byte, []int) {
+	return file_tapweave_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Networks) GetNetworks() []*Network {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+// What is known about a prefix, with what it has from the prefixes around it.
+type Network struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tenant        string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`   // empty: all
+	Address       []byte                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // 4 or 16 bytes
+	Bits          uint32                 `protobuf:"varint,3,opt,name=bits,proto3" json:"bits,omitempty"`
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Subnet        string                 `protobuf:"bytes,5,opt,name=subnet,proto3" json:"subnet,omitempty"`
+	Vnet          string                 `protobuf:"bytes,6,opt,name=vnet,proto3" json:"vnet,omitempty"`
+	Labels        []string               `protobuf:"bytes,7,rep,name=labels,proto3" json:"labels,omitempty"` // key=value
+	Owner         Network_Owner          `protobuf:"varint,8,opt,name=owner,proto3,enum=tapweave.v1.Network_Owner" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Network) Reset() {
+	*x = Network{}
+	mi := &file_tapweave_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Network) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Network) ProtoMessage() {}
+
+func (x *Network) ProtoReflect() protoreflect.Message {
+	mi := &file_tapweave_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Network.ProtoReflect.Descriptor instead.
+func (*Network) Descriptor() ([]byte, []int) {
+	return file_tapweave_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Network) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *Network) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *Network) GetBits() uint32 {
+	if x != nil {
+		return x.Bits
+	}
+	return 0
+}
+
+func (x *Network) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Network) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
+}
+
+func (x *Network) GetVnet() string {
+	if x != nil {
+		return x.Vnet
+	}
+	return ""
+}
+
+func (x *Network) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Network) GetOwner() Network_Owner {
+	if x != nil {
+		return x.Owner
+	}
+	return Network_UNKNOWN
+}
+
+// Country and autonomous system of public addresses: ranges, each up to the next, in order.
+type Places struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	V4            []uint32               `protobuf:"fixed32,1,rep,packed,name=v4,proto3" json:"v4,omitempty"`                         // first address of each range
+	V4Place       []uint32               `protobuf:"varint,2,rep,packed,name=v4_place,json=v4Place,proto3" json:"v4_place,omitempty"` // from 1, in places; 0: unknown
+	V6High        []uint64               `protobuf:"fixed64,3,rep,packed,name=v6_high,json=v6High,proto3" json:"v6_high,omitempty"`
+	V6Low         []uint64               `protobuf:"fixed64,4,rep,packed,name=v6_low,json=v6Low,proto3" json:"v6_low,omitempty"`
+	V6Place       []uint32               `protobuf:"varint,5,rep,packed,name=v6_place,json=v6Place,proto3" json:"v6_place,omitempty"`
+	Places        []*Place               `protobuf:"bytes,6,rep,name=places,proto3" json:"places,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Places) Reset() {
+	*x = Places{}
+	mi := &file_tapweave_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Places) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Places) ProtoMessage() {}
+
+func (x *Places) ProtoReflect() protoreflect.Message {
+	mi := &file_tapweave_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Places.ProtoReflect.Descriptor instead.
+func (*Places) Descriptor() ([]byte, []int) {
+	return file_tapweave_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Places) GetV4() []uint32 {
+	if x != nil {
+		return x.V4
+	}
+	return nil
+}
+
+func (x *Places) GetV4Place() []uint32 {
+	if x != nil {
+		return x.V4Place
+	}
+	return nil
+}
+
+func (x *Places) GetV6High() []uint64 {
+	if x != nil {
+		return x.V6High
+	}
+	return nil
+}
+
+func (x *Places) GetV6Low() []uint64 {
+	if x != nil {
+		return x.V6Low
+	}
+	return nil
+}
+
+func (x *Places) GetV6Place() []uint32 {
+	if x != nil {
+		return x.V6Place
+	}
+	return nil
+}
+
+func (x *Places) GetPlaces() []*Place {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
+type Place struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Country       string                 `protobuf:"bytes,1,opt,name=country,proto3" json:"country,omitempty"` // ISO 3166-1
+	Asn           uint32                 `protobuf:"varint,2,opt,name=asn,proto3" json:"asn,omitempty"`
+	AsOrg         string                 `protobuf:"bytes,3,opt,name=as_org,json=asOrg,proto3" json:"as_org,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Place) Reset() {
+	*x = Place{}
+	mi := &file_tapweave_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Place) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Place) ProtoMessage() {}
+
+func (x *Place) ProtoReflect() protoreflect.Message {
+	mi := &file_tapweave_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Place.ProtoReflect.Descriptor instead.
+func (*Place) Descriptor() ([]byte, []int) {
+	return file_tapweave_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Place) GetCountry() string {
+	if x != nil {
+		return x.Country
+	}
+	return ""
+}
+
+func (x *Place) GetAsn() uint32 {
+	if x != nil {
+		return x.Asn
+	}
+	return 0
+}
+
+func (x *Place) GetAsOrg() string {
+	if x != nil {
+		return x.AsOrg
+	}
+	return ""
+}
+
+// Indicators, by kind and value: one entry in each list.
+type Threats struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kinds         []byte                 `protobuf:"bytes,1,opt,name=kinds,proto3" json:"kinds,omitempty"`              // see package labels
+	Values        []byte                 `protobuf:"bytes,2,opt,name=values,proto3" json:"values,omitempty"`            // one behind the other
+	Ends          []uint32               `protobuf:"varint,3,rep,packed,name=ends,proto3" json:"ends,omitempty"`        // of the values
+	Name          []uint32               `protobuf:"varint,4,rep,packed,name=name,proto3" json:"name,omitempty"`        // in names
+	Confidences   []byte                 `protobuf:"bytes,5,opt,name=confidences,proto3" json:"confidences,omitempty"`  // percent, 0: unknown
+	Expires       []uint32               `protobuf:"fixed32,6,rep,packed,name=expires,proto3" json:"expires,omitempty"` // seconds since the Unix epoch, 0: never
+	Names         []string               `protobuf:"bytes,7,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Threats) Reset() {
+	*x = Threats{}
+	mi := &file_tapweave_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Threats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Threats) ProtoMessage() {}
+
+func (x *Threats) ProtoReflect() protoreflect.Message {
+	mi := &file_tapweave_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Threats.ProtoReflect.Descriptor instead.
+func (*Threats) Descriptor() ([]byte, []int) {
+	return file_tapweave_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Threats) GetKinds() []byte {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *Threats) GetValues() []byte {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+func (x *Threats) GetEnds() []uint32 {
+	if x != nil {
+		return x.Ends
+	}
+	return nil
+}
+
+func (x *Threats) GetName() []uint32 {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *Threats) GetConfidences() []byte {
+	if x != nil {
+		return x.Confidences
+	}
+	return nil
+}
+
+func (x *Threats) GetExpires() []uint32 {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *Threats) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
 // One record of tapweave.deadletter: what the sink could not store.
 type DeadLetterRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1355,7 +1964,7 @@ type DeadLetterRecord struct {
 
 func (x *DeadLetterRecord) Reset() {
 	*x = DeadLetterRecord{}
-	mi := &file_tapweave_proto_msgTypes[14]
+	mi := &file_tapweave_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1976,7 @@ func (x *DeadLetterRecord) String() string {
 func (*DeadLetterRecord) ProtoMessage() {}
 
 func (x *DeadLetterRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_tapweave_proto_msgTypes[14]
+	mi := &file_tapweave_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1989,7 @@ func (x *DeadLetterRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeadLetterRecord.ProtoReflect.Descriptor instead.
 func (*DeadLetterRecord) Descriptor() ([]byte, []int) {
-	return file_tapweave_proto_rawDescGZIP(), []int{14}
+	return file_tapweave_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeadLetterRecord) GetVersion() uint32 {
@@ -1475,12 +2084,17 @@ const file_tapweave_proto_rawDesc = "" +
 	"\vowner_epoch\x18\x01 \x01(\x04R\n" +
 	"ownerEpoch\x12\x14\n" +
 	"\x05clock\x18\x02 \x01(\x03R\x05clock\x12\x1b\n" +
-	"\tlog_epoch\x18\x03 \x01(\x04R\blogEpoch\"`\n" +
+	"\tlog_epoch\x18\x03 \x01(\x04R\blogEpoch\"\x8e\x01\n" +
 	"\bLabelSet\x12\x1f\n" +
 	"\vowner_epoch\x18\x01 \x01(\x04R\n" +
 	"ownerEpoch\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1b\n" +
-	"\tlog_epoch\x18\x03 \x01(\x04R\blogEpoch\"J\n" +
+	"\tlog_epoch\x18\x03 \x01(\x04R\blogEpoch\x12,\n" +
+	"\x05parts\x18\x04 \x03(\v2\x16.tapweave.v1.LabelPartR\x05parts\"o\n" +
+	"\tLabelPart\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\fR\x06digest\x12'\n" +
+	"\x0fstate_partition\x18\x02 \x01(\rR\x0estatePartition\x12!\n" +
+	"\fstate_offset\x18\x03 \x01(\x03R\vstateOffset\"J\n" +
 	"\n" +
 	"EndOfInput\x12\x1f\n" +
 	"\vowner_epoch\x18\x01 \x01(\x04R\n" +
@@ -1552,7 +2166,47 @@ const file_tapweave_proto_rawDesc = "" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x14\n" +
 	"\x05chunk\x18\x02 \x01(\rR\x05chunk\x12\x16\n" +
 	"\x06chunks\x18\x03 \x01(\rR\x06chunks\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"\xe1\x01\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"\xc0\x01\n" +
+	"\x06Labels\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x123\n" +
+	"\bnetworks\x18\x02 \x01(\v2\x15.tapweave.v1.NetworksH\x00R\bnetworks\x12-\n" +
+	"\x06places\x18\x03 \x01(\v2\x13.tapweave.v1.PlacesH\x00R\x06places\x120\n" +
+	"\athreats\x18\x04 \x01(\v2\x14.tapweave.v1.ThreatsH\x00R\athreatsB\x06\n" +
+	"\x04body\"<\n" +
+	"\bNetworks\x120\n" +
+	"\bnetworks\x18\x01 \x03(\v2\x14.tapweave.v1.NetworkR\bnetworks\"\x87\x02\n" +
+	"\aNetwork\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\fR\aaddress\x12\x12\n" +
+	"\x04bits\x18\x03 \x01(\rR\x04bits\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x16\n" +
+	"\x06subnet\x18\x05 \x01(\tR\x06subnet\x12\x12\n" +
+	"\x04vnet\x18\x06 \x01(\tR\x04vnet\x12\x16\n" +
+	"\x06labels\x18\a \x03(\tR\x06labels\x120\n" +
+	"\x05owner\x18\b \x01(\x0e2\x1a.tapweave.v1.Network.OwnerR\x05owner\",\n" +
+	"\x05Owner\x12\v\n" +
+	"\aUNKNOWN\x10\x00\x12\a\n" +
+	"\x03OWN\x10\x01\x12\r\n" +
+	"\tMICROSOFT\x10\x02\"\xaa\x01\n" +
+	"\x06Places\x12\x0e\n" +
+	"\x02v4\x18\x01 \x03(\aR\x02v4\x12\x19\n" +
+	"\bv4_place\x18\x02 \x03(\rR\av4Place\x12\x17\n" +
+	"\av6_high\x18\x03 \x03(\x06R\x06v6High\x12\x15\n" +
+	"\x06v6_low\x18\x04 \x03(\x06R\x05v6Low\x12\x19\n" +
+	"\bv6_place\x18\x05 \x03(\rR\av6Place\x12*\n" +
+	"\x06places\x18\x06 \x03(\v2\x12.tapweave.v1.PlaceR\x06places\"J\n" +
+	"\x05Place\x12\x18\n" +
+	"\acountry\x18\x01 \x01(\tR\acountry\x12\x10\n" +
+	"\x03asn\x18\x02 \x01(\rR\x03asn\x12\x15\n" +
+	"\x06as_org\x18\x03 \x01(\tR\x05asOrg\"\xb1\x01\n" +
+	"\aThreats\x12\x14\n" +
+	"\x05kinds\x18\x01 \x01(\fR\x05kinds\x12\x16\n" +
+	"\x06values\x18\x02 \x01(\fR\x06values\x12\x12\n" +
+	"\x04ends\x18\x03 \x03(\rR\x04ends\x12\x12\n" +
+	"\x04name\x18\x04 \x03(\rR\x04name\x12 \n" +
+	"\vconfidences\x18\x05 \x01(\fR\vconfidences\x12\x18\n" +
+	"\aexpires\x18\x06 \x03(\aR\aexpires\x12\x14\n" +
+	"\x05names\x18\a \x03(\tR\x05names\"\xe1\x01\n" +
 	"\x10DeadLetterRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
 	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x1c\n" +
@@ -1575,48 +2229,63 @@ func file_tapweave_proto_rawDescGZIP() []byte {
 	return file_tapweave_proto_rawDescData
 }
 
-var file_tapweave_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_tapweave_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_tapweave_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_tapweave_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_tapweave_proto_goTypes = []any{
 	(PacketBatch_Kind)(0),    // 0: tapweave.v1.PacketBatch.Kind
 	(Rows_Kind)(0),           // 1: tapweave.v1.Rows.Kind
 	(Rows_Compression)(0),    // 2: tapweave.v1.Rows.Compression
-	(*PacketsRecord)(nil),    // 3: tapweave.v1.PacketsRecord
-	(*PacketBatch)(nil),      // 4: tapweave.v1.PacketBatch
-	(*Tick)(nil),             // 5: tapweave.v1.Tick
-	(*LabelSet)(nil),         // 6: tapweave.v1.LabelSet
-	(*EndOfInput)(nil),       // 7: tapweave.v1.EndOfInput
-	(*SessionsRecord)(nil),   // 8: tapweave.v1.SessionsRecord
-	(*Output)(nil),           // 9: tapweave.v1.Output
-	(*Rows)(nil),             // 10: tapweave.v1.Rows
-	(*Marker)(nil),           // 11: tapweave.v1.Marker
-	(*StatsRecord)(nil),      // 12: tapweave.v1.StatsRecord
-	(*Count)(nil),            // 13: tapweave.v1.Count
-	(*StateRecord)(nil),      // 14: tapweave.v1.StateRecord
-	(*SnapshotChunk)(nil),    // 15: tapweave.v1.SnapshotChunk
-	(*LabelSetChunk)(nil),    // 16: tapweave.v1.LabelSetChunk
-	(*DeadLetterRecord)(nil), // 17: tapweave.v1.DeadLetterRecord
+	(Network_Owner)(0),       // 3: tapweave.v1.Network.Owner
+	(*PacketsRecord)(nil),    // 4: tapweave.v1.PacketsRecord
+	(*PacketBatch)(nil),      // 5: tapweave.v1.PacketBatch
+	(*Tick)(nil),             // 6: tapweave.v1.Tick
+	(*LabelSet)(nil),         // 7: tapweave.v1.LabelSet
+	(*LabelPart)(nil),        // 8: tapweave.v1.LabelPart
+	(*EndOfInput)(nil),       // 9: tapweave.v1.EndOfInput
+	(*SessionsRecord)(nil),   // 10: tapweave.v1.SessionsRecord
+	(*Output)(nil),           // 11: tapweave.v1.Output
+	(*Rows)(nil),             // 12: tapweave.v1.Rows
+	(*Marker)(nil),           // 13: tapweave.v1.Marker
+	(*StatsRecord)(nil),      // 14: tapweave.v1.StatsRecord
+	(*Count)(nil),            // 15: tapweave.v1.Count
+	(*StateRecord)(nil),      // 16: tapweave.v1.StateRecord
+	(*SnapshotChunk)(nil),    // 17: tapweave.v1.SnapshotChunk
+	(*LabelSetChunk)(nil),    // 18: tapweave.v1.LabelSetChunk
+	(*Labels)(nil),           // 19: tapweave.v1.Labels
+	(*Networks)(nil),         // 20: tapweave.v1.Networks
+	(*Network)(nil),          // 21: tapweave.v1.Network
+	(*Places)(nil),           // 22: tapweave.v1.Places
+	(*Place)(nil),            // 23: tapweave.v1.Place
+	(*Threats)(nil),          // 24: tapweave.v1.Threats
+	(*DeadLetterRecord)(nil), // 25: tapweave.v1.DeadLetterRecord
 }
 var file_tapweave_proto_depIdxs = []int32{
-	4,  // 0: tapweave.v1.PacketsRecord.batch:type_name -> tapweave.v1.PacketBatch
-	5,  // 1: tapweave.v1.PacketsRecord.tick:type_name -> tapweave.v1.Tick
-	6,  // 2: tapweave.v1.PacketsRecord.label_set:type_name -> tapweave.v1.LabelSet
-	7,  // 3: tapweave.v1.PacketsRecord.end_of_input:type_name -> tapweave.v1.EndOfInput
+	5,  // 0: tapweave.v1.PacketsRecord.batch:type_name -> tapweave.v1.PacketBatch
+	6,  // 1: tapweave.v1.PacketsRecord.tick:type_name -> tapweave.v1.Tick
+	7,  // 2: tapweave.v1.PacketsRecord.label_set:type_name -> tapweave.v1.LabelSet
+	9,  // 3: tapweave.v1.PacketsRecord.end_of_input:type_name -> tapweave.v1.EndOfInput
 	0,  // 4: tapweave.v1.PacketBatch.kind:type_name -> tapweave.v1.PacketBatch.Kind
-	9,  // 5: tapweave.v1.SessionsRecord.output:type_name -> tapweave.v1.Output
-	11, // 6: tapweave.v1.SessionsRecord.marker:type_name -> tapweave.v1.Marker
-	10, // 7: tapweave.v1.Output.rows:type_name -> tapweave.v1.Rows
-	1,  // 8: tapweave.v1.Rows.kind:type_name -> tapweave.v1.Rows.Kind
-	2,  // 9: tapweave.v1.Rows.compression:type_name -> tapweave.v1.Rows.Compression
-	13, // 10: tapweave.v1.StatsRecord.counts:type_name -> tapweave.v1.Count
-	15, // 11: tapweave.v1.StateRecord.snapshot:type_name -> tapweave.v1.SnapshotChunk
-	16, // 12: tapweave.v1.StateRecord.label_set:type_name -> tapweave.v1.LabelSetChunk
-	10, // 13: tapweave.v1.DeadLetterRecord.rows:type_name -> tapweave.v1.Rows
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	8,  // 5: tapweave.v1.LabelSet.parts:type_name -> tapweave.v1.LabelPart
+	11, // 6: tapweave.v1.SessionsRecord.output:type_name -> tapweave.v1.Output
+	13, // 7: tapweave.v1.SessionsRecord.marker:type_name -> tapweave.v1.Marker
+	12, // 8: tapweave.v1.Output.rows:type_name -> tapweave.v1.Rows
+	1,  // 9: tapweave.v1.Rows.kind:type_name -> tapweave.v1.Rows.Kind
+	2,  // 10: tapweave.v1.Rows.compression:type_name -> tapweave.v1.Rows.Compression
+	15, // 11: tapweave.v1.StatsRecord.counts:type_name -> tapweave.v1.Count
+	17, // 12: tapweave.v1.StateRecord.snapshot:type_name -> tapweave.v1.SnapshotChunk
+	18, // 13: tapweave.v1.StateRecord.label_set:type_name -> tapweave.v1.LabelSetChunk
+	20, // 14: tapweave.v1.Labels.networks:type_name -> tapweave.v1.Networks
+	22, // 15: tapweave.v1.Labels.places:type_name -> tapweave.v1.Places
+	24, // 16: tapweave.v1.Labels.threats:type_name -> tapweave.v1.Threats
+	21, // 17: tapweave.v1.Networks.networks:type_name -> tapweave.v1.Network
+	3,  // 18: tapweave.v1.Network.owner:type_name -> tapweave.v1.Network.Owner
+	23, // 19: tapweave.v1.Places.places:type_name -> tapweave.v1.Place
+	12, // 20: tapweave.v1.DeadLetterRecord.rows:type_name -> tapweave.v1.Rows
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_tapweave_proto_init() }
@@ -1630,21 +2299,26 @@ func file_tapweave_proto_init() {
 		(*PacketsRecord_LabelSet)(nil),
 		(*PacketsRecord_EndOfInput)(nil),
 	}
-	file_tapweave_proto_msgTypes[5].OneofWrappers = []any{
+	file_tapweave_proto_msgTypes[6].OneofWrappers = []any{
 		(*SessionsRecord_Output)(nil),
 		(*SessionsRecord_Marker)(nil),
 	}
-	file_tapweave_proto_msgTypes[11].OneofWrappers = []any{
+	file_tapweave_proto_msgTypes[12].OneofWrappers = []any{
 		(*StateRecord_Snapshot)(nil),
 		(*StateRecord_LabelSet)(nil),
+	}
+	file_tapweave_proto_msgTypes[15].OneofWrappers = []any{
+		(*Labels_Networks)(nil),
+		(*Labels_Places)(nil),
+		(*Labels_Threats)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tapweave_proto_rawDesc), len(file_tapweave_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   15,
+			NumEnums:      4,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -94,6 +94,7 @@ func (n *nothing) Session(s *fold.Session)      { n.sessions++ }
 func (n *nothing) Settled(int64, *fold.Session) {}
 func (n *nothing) Traffic(*columns.Traffic)     {}
 func (n *nothing) Packet(*columns.Packet)       {}
+func (n *nothing) Alert(*columns.Alert)         {}
 
 // BenchmarkFold folds encoded batches of all partitions, from bytes to versions, against gopacket's decoding
 // and reassembly of the same frames.

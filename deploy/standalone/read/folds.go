@@ -12,7 +12,9 @@ import (
 	"sync/atomic"
 
 	"github.com/tapweave/tapweave/enricher/fold"
+	"github.com/tapweave/tapweave/enricher/labels"
 	"github.com/tapweave/tapweave/proto/columns"
+	"github.com/tapweave/tapweave/proto/pb"
 	"github.com/tapweave/tapweave/proto/session"
 )
 
@@ -62,6 +64,13 @@ func newFolds(settings fold.Settings, f format, out io.Writer) *folds {
 		fs.partitions = append(fs.partitions, p)
 	}
 	return fs
+}
+
+// label gives the folds the label set that the log names.
+func (fs *folds) label(set *labels.Set) {
+	for _, p := range fs.partitions {
+		p.fold.(*fold.Fold).Label(func(*pb.LabelSet) (*labels.Set, error) { return set, nil })
+	}
 }
 
 // run folds and prints until the log is closed or something fails.
@@ -168,6 +177,9 @@ func (p *partition) Traffic(*columns.Traffic) {}
 
 // Packet is not printed.
 func (p *partition) Packet(*columns.Packet) {}
+
+// Alert is not printed.
+func (p *partition) Alert(*columns.Alert) {}
 
 // counts sums up what the folds counted.
 func (fs *folds) counts() (sum [fold.Reasons]uint64) {

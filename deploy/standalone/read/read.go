@@ -20,6 +20,8 @@ import (
 	"github.com/tapweave/tapweave/collector/batcher"
 	"github.com/tapweave/tapweave/collector/decode"
 	"github.com/tapweave/tapweave/enricher/fold"
+	"github.com/tapweave/tapweave/enricher/labels"
+	"github.com/tapweave/tapweave/enricher/labels/source"
 	"github.com/tapweave/tapweave/proto/batch"
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/proto/pb"
@@ -39,6 +41,8 @@ type Options struct {
 	Duplicate bool
 	// Fold is how packets become sessions. Its number of partitions is that of the log.
 	Fold fold.Settings
+	// Labels are files of networks, places and threat lists that the sessions are labelled by.
+	Labels source.Config
 }
 
 // DefaultOptions are one collector, no delay, JSON, and the fold of the services, but that no packet is ever
@@ -150,7 +154,8 @@ type reader struct {
 	published  int64           // now when the collectors last published
 	held       int             // packets since then
 	result     Result
-	err        error // of the log
+	err        error       // of the log
+	labels     *labels.Set // nil: none
 
 	// See the constants.
 	roundPackets int
@@ -191,7 +196,13 @@ func (r *reader) run(files []string, out io.Writer) (Result, error) {
 	}
 	stop := make(chan struct{})
 	r.log = newMemoryLog(r.options.Fold.Partitions, stop)
+	if !r.options.Labels.Empty() {
+		if r.labels, _, err = source.NewCompiler(r.options.Labels).Compile(); err != nil {
+			return Result{}, err
+		}
+	}
 	folds := newFolds(r.options.Fold, f, out)
+	folds.label(r.labels)
 	folds.folded = r.folded
 	var failed error
 	var wg sync.WaitGroup
@@ -240,6 +251,11 @@ func (r *reader) read(files []string) error {
 // start announces the collectors, by the clock of the input's first frame.
 func (r *reader) start(clock int64) {
 	r.clock, r.now, r.published = clock, clock, clock
+	for i := range r.options.Fold.Partitions {
+		if r.labels != nil && r.err == nil {
+			r.err = r.log.append(i, &pb.PacketsRecord{Body: &pb.PacketsRecord_LabelSet{LabelSet: r.labels.Named()}})
+		}
+	}
 	for i := range r.options.Collectors {
 		c := batcher.DefaultConfiguration(fmt.Sprintf("collector-%d", i+1), 1, r.options.Fold.Partitions)
 		c.Compression = batch.None

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tapweave/tapweave/enricher/fold"
+	"github.com/tapweave/tapweave/enricher/labels/source"
 	"github.com/tapweave/tapweave/proto/capturetest"
 	"github.com/tapweave/tapweave/proto/columns"
 )
@@ -31,6 +32,7 @@ func (p *puts) Settled(at int64, s *fold.Session) {
 
 func (p *puts) Traffic(t *columns.Traffic) { p.text = fmt.Appendf(p.text, "%+v\n", *t) }
 func (p *puts) Packet(r *columns.Packet)   { p.text = fmt.Appendf(p.text, "%+v\n", *r) }
+func (p *puts) Alert(a *columns.Alert)     { p.text = fmt.Appendf(p.text, "%+v\n", *a) }
 
 // A fold that is saved anywhere in its log, and loaded into a new one, puts out the same from there on. So does a
 // fold of the same log again.
@@ -41,6 +43,7 @@ func TestSnapshots(t *testing.T) {
 			o := DefaultOptions()
 			o.Collectors, o.Split, o.Jitter, o.Duplicate = 3, ByPacket, 300*time.Millisecond, i%2 == 0
 			o.Fold.Packets = true
+			o.Labels = labelled(t)
 			logs := make([][]logged, o.Fold.Partitions)
 			r := newReader(o)
 			r.roundPackets = 1 + rng.IntN(200)
@@ -51,10 +54,10 @@ func TestSnapshots(t *testing.T) {
 				t.Fatal(err)
 			}
 			for p, log := range logs {
-				if want, cuts := foldCut(t, p, o.Fold, log, nil), len(log) > 10; cuts {
+				if want, cuts := foldCut(t, p, o.Fold, log, nil, o.Labels), len(log) > 10; cuts {
 					for range 2 {
 						at := []int{rng.IntN(len(log)), rng.IntN(len(log)), rng.IntN(len(log))}
-						if !bytes.Equal(foldCut(t, p, o.Fold, log, at), want) {
+						if !bytes.Equal(foldCut(t, p, o.Fold, log, at, o.Labels), want) {
 							t.Fatalf("partition %d of %d records, cut at %v: other outputs", p, len(log), at)
 						}
 					}
@@ -64,11 +67,15 @@ func TestSnapshots(t *testing.T) {
 	}
 }
 
-// foldCut folds a log, saved and loaded before each of the records at cuts.
-func foldCut(t *testing.T, partition int, set fold.Settings, log []logged, cuts []int) []byte {
+// foldCut folds a log, saved and loaded before each of the records at cuts. Each fold has a label set of its own, read
+// from what is stored.
+func foldCut(t *testing.T, partition int, set fold.Settings, log []logged, cuts []int, files source.Config) []byte {
 	t.Helper()
 	out := new(puts)
 	f := fold.New(partition, set, out)
+	if err := f.Label(stored(t, files)); err != nil {
+		t.Fatal(err)
+	}
 	for i, r := range log {
 		if slices.Contains(cuts, i) {
 			var b bytes.Buffer
@@ -78,6 +85,9 @@ func foldCut(t *testing.T, partition int, set fold.Settings, log []logged, cuts 
 			var err error
 			if f, _, err = fold.Load(&b, partition, out); err != nil {
 				t.Fatalf("cut at %d: %v", i, err)
+			}
+			if err := f.Label(stored(t, files)); err != nil {
+				t.Fatal(err)
 			}
 		}
 		if err := f.Record(r.offset, r.value); err != nil {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/tapweave/tapweave/deploy/standalone/read"
+	"github.com/tapweave/tapweave/enricher/labels/source"
 )
 
 const readHelp = `usage: tapweave read [FLAGS] FILE…
@@ -24,6 +25,7 @@ func runRead(name string, args []string) error {
 	flags.TextVar(&o.Split, "split", o.Split, "how they are spread over the collectors: `direction`, session, packet or rehash")
 	flags.DurationVar(&o.Jitter, "jitter", o.Jitter, "delay the arrival of each packet by up to `D`")
 	flags.BoolVar(&o.Duplicate, "duplicate", o.Duplicate, "tap both ends: each packet comes twice")
+	labelFlags(flags, &o.Labels)
 	files, err := parse(flags, readHelp, args)
 	if err != nil {
 		return err
@@ -54,4 +56,22 @@ func runRead(name string, args []string) error {
 		return errReported
 	}
 	return nil
+}
+
+// labelFlags are the files that sessions are labelled by.
+func labelFlags(flags *flag.FlagSet, c *source.Config) {
+	for _, f := range []struct {
+		name, usage string
+		list        *[]string
+	}{
+		{"labels", "`FILE` of networks and hosts: our own YAML or CSV, or JSON of az, aws, kubectl or Azure service tags; TENANT=FILE for one tenant", &c.Networks},
+		{"country", "`FILE` of countries by address: MaxMind's format or CSV", &c.Country},
+		{"asn", "`FILE` of autonomous systems by address: MaxMind's format or CSV", &c.ASN},
+		{"threats", "threat list `FILE`: plain, CSV, STIX 2.1 or MISP; NAME=FILE names its entries", &c.Threats},
+	} {
+		flags.Func(f.name, f.usage+" (may be repeated)", func(s string) error {
+			*f.list = append(*f.list, s)
+			return nil
+		})
+	}
 }

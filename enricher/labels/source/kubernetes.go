@@ -1,0 +1,99 @@
+package source
+
+import (
+	"github.com/tapweave/tapweave/proto/pb"
+)
+
+// kubernetes reads what kubectl get pods,services,nodes -A -o json prints. A pod's namespace is its label
+// k8s_namespace; pods on the network of their node, and those that have ended, are left out: their addresses are
+// others'.
+func (g *gatherer) kubernetes(d *document) error {
+	var m struct {
+		Items []struct {
+			Kind     string `json:"kind"`
+			Metadata struct {
+				Name      string            `json:"name"`
+				Namespace string            `json:"namespace"`
+				Labels    map[string]string `json:"labels"`
+			} `json:"metadata"`
+			Spec struct {
+				HostNetwork bool     `json:"hostNetwork"`
+				NodeName    string   `json:"nodeName"`
+				ClusterIPs  []string `json:"clusterIPs"`
+				ExternalIPs []string `json:"externalIPs"`
+				PodCIDRs    []string `json:"podCIDRs"`
+			} `json:"spec"`
+			Status struct {
+				Phase  string `json:"phase"`
+				PodIPs []struct {
+					IP string `json:"ip"`
+				} `json:"podIPs"`
+				Addresses []struct {
+					Type    string `json:"type"`
+					Address string `json:"address"`
+				} `json:"addresses"`
+				LoadBalancer struct {
+					Ingress []struct {
+						IP string `json:"ip"`
+					} `json:"ingress"`
+				} `json:"loadBalancer"`
+			} `json:"status"`
+		} `json:"items"`
+	}
+	if err := d.decode(&m); err != nil {
+		return err
+	}
+	for i := range m.Items {
+		it := &m.Items[i]
+		meta := &it.Metadata
+		var texts []string
+		list := append(tags(meta.Labels), "k8s_kind="+it.Kind)
+		if meta.Namespace != "" {
+			list = append(list, "k8s_namespace="+meta.Namespace)
+		}
+		switch it.Kind {
+		case "Pod":
+			if it.Spec.HostNetwork || it.Status.Phase == "Succeeded" || it.Status.Phase == "Failed" {
+				continue
+			}
+			for _, a := range it.Status.PodIPs {
+				texts = append(texts, a.IP)
+			}
+			if it.Spec.NodeName != "" {
+				list = append(list, "k8s_node="+it.Spec.NodeName)
+			}
+		case "Service":
+			for _, a := range append(it.Spec.ClusterIPs, it.Spec.ExternalIPs...) {
+				if a != "None" { // headless
+					texts = append(texts, a)
+				}
+			}
+			for _, a := range it.Status.LoadBalancer.Ingress {
+				if a.IP != "" {
+					texts = append(texts, a.IP)
+				}
+			}
+		case "Node":
+			for _, a := range it.Status.Addresses {
+				if a.Type == "InternalIP" || a.Type == "ExternalIP" {
+					texts = append(texts, a.Address)
+				}
+			}
+			for _, c := range it.Spec.PodCIDRs {
+				p, err := parsePrefix(c)
+				if err != nil {
+					return d.wrong(c, "node %s: %v", meta.Name, err)
+				}
+				g.add(network{prefix: p, subnet: "pods of " + meta.Name, labels: []string{"k8s_node=" + meta.Name}, owner: pb.Network_OWN})
+			}
+		}
+		for _, t := range texts {
+			p, err := parsePrefix(t)
+			if err != nil {
+				return d.wrong(t, "%s %s: %v", it.Kind, meta.Name, err)
+			}
+			g.add(network{prefix: p, name: meta.Name, labels: append([]string(nil), list...), owner: pb.Network_OWN})
+		}
+	}
+	return nil
+}

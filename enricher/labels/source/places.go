@@ -1,0 +1,249 @@
+package source
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/oschwald/maxminddb-golang/v2"
+
+	"github.com/tapweave/tapweave/enricher/labels"
+	"github.com/tapweave/tapweave/proto/pb"
+)
+
+// placeRange is what one file says of the addresses from first to last.
+type placeRange struct {
+	first, last netip.Addr
+	place       labels.Place
+}
+
+// places reads files of countries and of autonomous systems, and puts them together: ranges that have the same of
+// both.
+func places(country, asn []string) (*pb.Labels, error) {
+	var lists [2][]placeRange
+	for i, files := range [][]string{country, asn} {
+		for _, f := range files {
+			list, err := placesOf(f, i == 1)
+			if err != nil {
+				return nil, err
+			}
+			lists[i] = append(lists[i], list...)
+		}
+		lists[i] = flatten(lists[i])
+	}
+	m := &pb.Places{}
+	index := map[labels.Place]uint32{{}: 0}
+	var at [2]int
+	// Both lists are gone through at once; whatever begins or ends in one of them begins a range.
+	add := func(from netip.Addr, p labels.Place) {
+		n, ok := index[p]
+		if !ok {
+			n = uint32(len(m.Places) + 1)
+			index[p] = n
+			m.Places = append(m.Places, &pb.Place{Country: p.Country, Asn: p.ASN, AsOrg: p.ASOrg})
+		}
+		if from.Is4() {
+			b := from.As4()
+			if k := len(m.V4Place); k > 0 && m.V4Place[k-1] == n {
+				return
+			}
+			m.V4, m.V4Place = append(m.V4, binary.BigEndian.Uint32(b[:])), append(m.V4Place, n)
+			return
+		}
+		b := from.As16()
+		if k := len(m.V6Place); k > 0 && m.V6Place[k-1] == n {
+			return
+		}
+		m.V6High, m.V6Low = append(m.V6High, binary.BigEndian.Uint64(b[:])), append(m.V6Low, binary.BigEndian.Uint64(b[8:]))
+		m.V6Place = append(m.V6Place, n)
+	}
+	for _, from := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		for from.IsValid() {
+			var p labels.Place
+			var next netip.Addr // where something changes
+			sooner := func(a netip.Addr) {
+				if a.IsValid() && a.BitLen() == from.BitLen() && (!next.IsValid() || a.Less(next)) {
+					next = a
+				}
+			}
+			for i := range lists {
+				l := lists[i]
+				for at[i] < len(l) && l[at[i]].last.Less(from) {
+					at[i]++
+				}
+				if at[i] == len(l) || l[at[i]].first.BitLen() != from.BitLen() {
+					continue
+				}
+				if r := &l[at[i]]; from.Less(r.first) {
+					sooner(r.first)
+				} else {
+					p.Country, p.ASN, p.ASOrg = cmp.Or(p.Country, r.place.Country), cmp.Or(p.ASN, r.place.ASN), cmp.Or(p.ASOrg, r.place.ASOrg)
+					sooner(r.last.Next())
+				}
+			}
+			add(from, p)
+			from = next
+		}
+	}
+	return &pb.Labels{Body: &pb.Labels_Places{Places: m}}, nil
+}
+
+// flatten returns ranges that do not overlap, in order: where some do, the one that begins last counts, which is the
+// narrower one where one is in another.
+func flatten(list []placeRange) []placeRange {
+	slices.SortStableFunc(list, func(a, b placeRange) int {
+		return cmp.Or(a.first.Compare(b.first), b.last.Compare(a.last))
+	})
+	flat := make([]placeRange, 0, len(list))
+	var open []placeRange // what goes on behind those that began later
+	put := func(r placeRange) {
+		if !r.last.Less(r.first) {
+			flat = append(flat, r)
+		}
+	}
+	// closeTo ends what is open before an address, or all.
+	closeTo := func(a netip.Addr) {
+		for len(open) > 0 {
+			r := &open[len(open)-1]
+			if a.IsValid() && a.BitLen() == r.first.BitLen() && !r.last.Less(a) {
+				if r.first.Less(a) {
+					put(placeRange{r.first, a.Prev(), r.place})
+				}
+				return
+			}
+			done := *r
+			open = open[:len(open)-1]
+			put(done)
+			for len(open) > 0 && !done.last.Less(open[len(open)-1].last) {
+				open = open[:len(open)-1] // nothing is left of it
+			}
+			if len(open) > 0 {
+				open[len(open)-1].first = done.last.Next()
+			}
+		}
+	}
+	for _, r := range list {
+		closeTo(r.first)
+		open = append(open, r)
+	}
+	closeTo(netip.Addr{})
+	return flat
+}
+
+// placesOf reads a file: MaxMind's format by its mark, else CSV.
+func placesOf(path string, asn bool) ([]placeRange, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, &Error{File: path, Reason: reason(err)}
+	}
+	if bytes.LastIndex(b[max(0, len(b)-128<<10):], []byte("\xab\xcd\xefMaxMind.com")) >= 0 {
+		return placesMMDB(path, b, asn)
+	}
+	if err := encoding(path, b); err != nil {
+		if strings.HasSuffix(path, ".mmdb") {
+			return nil, &Error{File: path, Reason: "is no database in MaxMind's format, or one that was cut short: the metadata at its end is missing"}
+		}
+		return nil, err
+	}
+	return placesCSV(path, b, asn)
+}
+
+func placesMMDB(path string, b []byte, asn bool) (list []placeRange, err error) {
+	wrong := func(err error) ([]placeRange, error) {
+		return nil, &Error{File: path, Reason: "is no sound database in MaxMind's format: " + reason(err)}
+	}
+	db, err := maxminddb.OpenBytes(b)
+	if err != nil {
+		return wrong(err)
+	}
+	for r := range db.Networks() {
+		// MaxMind's own names, and those of databases that are flat.
+		var v struct {
+			Country struct {
+				ISO string `maxminddb:"iso_code"`
+			} `maxminddb:"country"`
+			Flat string `maxminddb:"country_code"`
+			ASN  uint32 `maxminddb:"autonomous_system_number"`
+			Org  string `maxminddb:"autonomous_system_organization"`
+		}
+		if err := r.Decode(&v); err != nil {
+			return wrong(err)
+		}
+		p := labels.Place{Country: cmp.Or(v.Country.ISO, v.Flat)}
+		if asn {
+			p = labels.Place{ASN: v.ASN, ASOrg: v.Org}
+		}
+		if p == (labels.Place{}) {
+			continue
+		}
+		prefix := r.Prefix()
+		list = append(list, placeRange{prefix.Addr(), lastOf(prefix), p})
+	}
+	if len(list) == 0 {
+		return nil, &Error{File: path, Reason: "has no country_code, country.iso_code or autonomous_system_number"}
+	}
+	return list, nil
+}
+
+// lastOf returns the last address of a prefix.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < 8*len(b); i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// placesCSV reads lines of first address, last address, and a country or the number and holder of a system.
+func placesCSV(path string, b []byte, asn bool) (list []placeRange, err error) {
+	r := csv.NewReader(bufio.NewReader(bytes.NewReader(bytes.TrimPrefix(b, []byte(utf8Mark)))))
+	r.ReuseRecord, r.FieldsPerRecord = true, -1
+	for {
+		row, err := r.Read()
+		if errors.Is(err, io.EOF) {
+			return list, nil
+		}
+		var p *csv.ParseError
+		if errors.As(err, &p) {
+			return nil, &Error{path, p.Line, reason(p.Err)}
+		} else if err != nil {
+			return nil, &Error{File: path, Reason: reason(err)}
+		}
+		line, _ := r.FieldPos(0)
+		if len(row) < 3 {
+			return nil, &Error{path, line, fmt.Sprintf("%d columns separated by commas, want first address, last address and what is known", len(row))}
+		}
+		first, err1 := netip.ParseAddr(row[0])
+		last, err2 := netip.ParseAddr(row[1])
+		if err1 != nil || err2 != nil || first.BitLen() != last.BitLen() || last.Less(first) {
+			return nil, &Error{path, line, fmt.Sprintf("%q to %q is no range of addresses", row[0], row[1])}
+		}
+		v := placeRange{first: first, last: last}
+		if asn {
+			n, err := strconv.ParseUint(strings.TrimPrefix(row[2], "AS"), 10, 32)
+			if err != nil {
+				return nil, &Error{path, line, fmt.Sprintf("%q is no number of an autonomous system", row[2])}
+			}
+			if v.place.ASN = uint32(n); len(row) > 3 {
+				v.place.ASOrg = strings.Clone(strings.ToValidUTF8(row[3], "\uFFFD"))
+			}
+		} else {
+			if len(row[2]) != 2 {
+				return nil, &Error{path, line, fmt.Sprintf("%q is no country of ISO 3166-1", row[2])}
+			}
+			v.place.Country = strings.ToUpper(strings.Clone(row[2]))
+		}
+		list = append(list, v)
+	}
+}
