@@ -3,7 +3,8 @@
 //
 // It is at least once: documents are acknowledged before the offsets of their sessions are committed, and a
 // repeat has the same id, session_id:version (event.id of ECS, metadata.uid of OCSF, EventOriginalUid of ASIM). A
-// session to which late packets came after it was finished has another document, of a higher version.
+// session to which late packets came after it was finished has another document, of a higher version. Alerts are
+// documents on the same topics, under session_id:kind:time.
 package siem
 
 import (
@@ -65,13 +66,15 @@ type Format struct {
 	Topic string
 	// Append appends the document of a version of a session, without a line end.
 	Append func(dst []byte, s *columns.Session) []byte
+	// AppendAlert appends that of an alert.
+	AppendAlert func(dst []byte, a *columns.Alert) []byte
 }
 
 // Formats are all kinds of documents.
 var Formats = []Format{
-	{"ecs", record.TopicSIEMECS, ecs.Append},
-	{"ocsf", record.TopicSIEMOCSF, ocsf.Append},
-	{"asim", record.TopicSIEMASIM, asim.Append},
+	{"ecs", record.TopicSIEMECS, ecs.Append, ecs.AppendAlert},
+	{"ocsf", record.TopicSIEMOCSF, ocsf.Append, ocsf.AppendAlert},
+	{"asim", record.TopicSIEMASIM, asim.Append, asim.AppendAlert},
 }
 
 // formats are those that are switched on.
@@ -158,8 +161,8 @@ func (o *Output) generation(ctx context.Context, gen *kafka.Generation) {
 // partition is one partition of tapweave.sessions for as long as it is assigned.
 type partition struct {
 	*Output
-	decoder *columns.Decoder
-	batches []batch // of each target
+	decoders map[pb.Rows_Kind]*columns.Decoder
+	batches  []batch // of each target
 }
 
 const (
@@ -184,7 +187,13 @@ type document struct {
 }
 
 func (o *Output) newPartition() *partition {
-	return &partition{Output: o, decoder: columns.NewDecoder(pb.Rows_SESSIONS), batches: make([]batch, len(o.targets))}
+	return &partition{
+		Output: o, batches: make([]batch, len(o.targets)),
+		decoders: map[pb.Rows_Kind]*columns.Decoder{
+			pb.Rows_SESSIONS: columns.NewDecoder(pb.Rows_SESSIONS),
+			pb.Rows_ALERTS:   columns.NewDecoder(pb.Rows_ALERTS),
+		},
+	}
 }
 
 // write writes the documents of some records, and returns when they are acknowledged.
@@ -247,14 +256,19 @@ func (p *partition) rows(value []byte) error {
 		return err
 	}
 	for _, rows := range r.GetOutput().GetRows() {
-		if rows.Kind != pb.Rows_SESSIONS {
+		take := p.sessions
+		switch rows.Kind {
+		case pb.Rows_SESSIONS:
+		case pb.Rows_ALERTS:
+			take = p.alerts
+		default:
 			continue
 		}
 		s, err := columns.Open(rows)
 		if err != nil {
 			return err
 		}
-		if err := p.decoder.Decode(s, p.sessions); err != nil {
+		if err := p.decoders[rows.Kind].Decode(s, take); err != nil {
 			return err
 		}
 	}
@@ -267,6 +281,15 @@ func (p *partition) sessions(rows arrow.Record) error {
 			for i := range p.targets {
 				p.batches[i].add(s.ID, p.targets[i].Append(p.batches[i].text, s))
 			}
+		}
+		return nil
+	})
+}
+
+func (p *partition) alerts(rows arrow.Record) error {
+	return columns.Alerts.Load(rows, func(a *columns.Alert) error {
+		for i := range p.targets {
+			p.batches[i].add(a.SessionID, p.targets[i].AppendAlert(p.batches[i].text, a))
 		}
 		return nil
 	})

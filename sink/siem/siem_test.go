@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"github.com/tapweave/tapweave/service/stats"
 	"github.com/tapweave/tapweave/sink/deadletter"
 	"github.com/tapweave/tapweave/sink/siem"
+	"github.com/tapweave/tapweave/sink/siem/siemtest"
 )
 
 func sessionOf(i int, version uint32, final bool) *columns.Session {
@@ -33,7 +35,11 @@ func sessionOf(i int, version uint32, final bool) *columns.Session {
 }
 
 func value(t *testing.T, list ...*columns.Session) []byte {
-	b := columns.NewBuilder(columns.Sessions)
+	return rowsValue(t, columns.Sessions, list...)
+}
+
+func rowsValue[R any](t testing.TB, table *columns.Table[R], list ...*R) []byte {
+	b := columns.NewBuilder(table)
 	for _, s := range list {
 		b.Append(s)
 	}
@@ -156,8 +162,10 @@ func TestDocuments(t *testing.T) {
 	b.produce(0, value(t, final...))
 	b.produce(0, value(t, sessionOf(7, 3, true))) // a late packet
 	b.produce(1, value(t, sessionOf(n, 1, true)))
+	alert := siemtest.ExampleAlert()
+	b.produce(1, rowsValue(t, columns.Alerts, alert))
 	for _, topic := range []string{record.TopicSIEMECS, record.TopicSIEMOCSF, record.TopicSIEMASIM} {
-		got := b.documents(topic, n+2)
+		got := b.documents(topic, n+3)
 		for i := range n {
 			id := sessionOf(i, 0, false).ID.String()
 			want := []string{id + ":2"}
@@ -169,16 +177,22 @@ func TestDocuments(t *testing.T) {
 			}
 		}
 	}
+	for _, f := range siem.Formats {
+		id := alert.SessionID.String()
+		if got, want := b.documents(f.Topic, n+3)[id], fmt.Sprintf("%s:threat:%d", id, alert.Time); !slices.Equal(got, []string{want}) {
+			t.Errorf("%s: documents of the alert: %q, want %q", f.Topic, got, want)
+		}
+	}
 	if bad := b.counters.Counter("deadletter", "undecodable").Value(); bad != 1 {
 		t.Errorf("%d records undecodable", bad)
 	}
 	stop()
 	b.produce(1, value(t, sessionOf(n+1, 1, true)))
 	stop = b.start()
-	b.documents(record.TopicSIEMASIM, n+3)
+	b.documents(record.TopicSIEMASIM, n+4)
 	stop()
 	for _, f := range siem.Formats {
-		b.documents(f.Topic, n+3)
+		b.documents(f.Topic, n+4)
 	}
 }
 

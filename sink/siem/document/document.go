@@ -10,6 +10,7 @@ import (
 
 	"github.com/tapweave/tapweave/proto/columns"
 	"github.com/tapweave/tapweave/proto/jsontext"
+	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/proto/session"
 )
 
@@ -140,6 +141,12 @@ func (w *Writer) Quoted(key string, b []byte) {
 	w.buf = append(w.buf, '"')
 }
 
+// Address writes an address.
+func (w *Writer) Address(key string, a packet.Addr) {
+	var text [64]byte
+	w.Quoted(key, jsontext.AppendAddress(text[:0], a))
+}
+
 // Uint writes a number.
 func (w *Writer) Uint(key string, n uint64) {
 	w.Key(key)
@@ -231,18 +238,6 @@ func (w *Writer) ID(key string, id session.ID, version uint32) {
 	w.appendID(id)
 	w.buf = append(w.buf, ':')
 	w.buf = strconv.AppendUint(w.buf, uint64(version), 10)
-	w.buf = append(w.buf, '"')
-}
-
-// AlertID writes the id of a document of an alert: session_id:kind:time, which no other alert has.
-func (w *Writer) AlertID(key string, a *columns.Alert) {
-	w.Key(key)
-	w.buf = append(w.buf, '"')
-	w.appendID(a.SessionID)
-	w.buf = append(w.buf, ':')
-	w.buf = jsontext.AppendEscaped(w.buf, a.Kind)
-	w.buf = append(w.buf, ':')
-	w.buf = strconv.AppendInt(w.buf, a.Time, 10)
 	w.buf = append(w.buf, '"')
 }
 

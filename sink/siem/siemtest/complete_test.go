@@ -12,12 +12,8 @@ import (
 	"github.com/tapweave/tapweave/proto/columns"
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/proto/session"
-	"github.com/tapweave/tapweave/sink/siem/asim"
-	"github.com/tapweave/tapweave/sink/siem/ecs"
-	"github.com/tapweave/tapweave/sink/siem/ocsf"
+	"github.com/tapweave/tapweave/sink/siem"
 )
-
-var formats = map[string]func([]byte, *columns.Session) []byte{"ecs": ecs.Append, "ocsf": ocsf.Append, "asim": asim.Append}
 
 // leaves collects the values of a document as texts.
 func leaves(v any, into map[string]bool) {
@@ -55,11 +51,12 @@ func TestComplete(t *testing.T) {
 		}
 		return "TLS"
 	}
-	for format, appendDocument := range formats {
+	for _, f := range siem.Formats {
+		format := f.Name
 		for kind, change := range byKind {
 			s := Full()
 			change(s)
-			document, err := parse(appendDocument(nil, s))
+			document, err := parse(f.Append(nil, s))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -151,8 +148,8 @@ func FuzzAppend(f *testing.F) {
 	f.Add("", math.Inf(1), int64(math.MaxInt64), uint64(0))
 	f.Add("a.b:c/d?e[f]{", math.Inf(-1), int64(-1), uint64(1)<<63)
 	schemas := map[string]Schema{}
-	for format := range formats {
-		schemas[format] = ByFormat(f, format)
+	for _, format := range siem.Formats {
+		schemas[format.Name] = ByFormat(f, format.Name)
 	}
 	f.Fuzz(func(t *testing.T, text string, number float64, ns int64, n uint64) {
 		s := Full()
@@ -163,27 +160,36 @@ func FuzzAppend(f *testing.F) {
 		if s.App != "http" {
 			s.HTTPMethod, s.HTTPStatus = "", 0
 		}
-		for format, appendDocument := range formats {
-			b := appendDocument([]byte("x"), s)[1:]
-			for _, c := range b {
-				if c < ' ' || c == 0x7f {
-					t.Fatalf("%s: control character in %q", format, b)
-				}
-			}
-			if found := schemas[format].Check(b); len(found) > 0 {
-				t.Fatalf("%s: %q in %s", format, found, b)
-			}
-			var document any
-			if err := json.Unmarshal(b, &document); err != nil {
-				t.Fatal(err)
-			}
-			have := map[string]bool{}
-			leaves(document, have)
-			if want := string([]rune(text)); want != "" && !have[want] { // what is no UTF-8 is replaced, byte by byte
-				t.Fatalf("%s: %q is not in %s", format, want, b)
-			}
+		a := ExampleAlert()
+		replace(reflect.ValueOf(a).Elem(), text, number, n)
+		a.Time = ns
+		for _, format := range siem.Formats {
+			check(t, schemas[format.Name], text, format.Append([]byte("x"), s)[1:])
+			check(t, schemas[format.Name], text, format.AppendAlert([]byte("x"), a)[1:])
 		}
 	})
+}
+
+// check looks for a text in a document that is valid.
+func check(t *testing.T, schema Schema, text string, b []byte) {
+	t.Helper()
+	for _, c := range b {
+		if c < ' ' || c == 0x7f {
+			t.Fatalf("control character in %q", b)
+		}
+	}
+	if found := schema.Check(b); len(found) > 0 {
+		t.Fatalf("%q in %s", found, b)
+	}
+	var document any
+	if err := json.Unmarshal(b, &document); err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	leaves(document, have)
+	if want := string([]rune(text)); want != "" && !have[want] { // what is no UTF-8 is replaced, byte by byte
+		t.Fatalf("%q is not in %s", want, b)
+	}
 }
 
 // replace sets every text, number and list of a session.

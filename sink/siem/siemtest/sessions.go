@@ -181,3 +181,37 @@ func Sessions() map[string]*columns.Session {
 	add("end before start", Example(), func(s *columns.Session) { s.End = s.Start - 1 })
 	return all
 }
+
+// Alerts are alerts of every kind, by name.
+func Alerts() map[string]*columns.Alert {
+	all := map[string]*columns.Alert{"nothing known": {}}
+	for _, kind := range []string{"threat", "overlap", "port_scan", "tls_fingerprint", "another"} {
+		for _, indicator := range []string{"203.0.113.7", "2001:db8::7", "203.0.113.0/24", "evil.example", "e7d705a3286e19ea42f587b344ee6865",
+			"t13d1516h2_8daaf6152771_b186095e22b6", ""} {
+			a := ExampleAlert()
+			a.Kind, a.Indicator = kind, indicator
+			all[kind+" "+indicator] = a
+		}
+	}
+	for _, confidence := range []uint8{0, 1, 30, 70, 100, 255} {
+		a := ExampleAlert()
+		a.Confidence, a.Threat = confidence, "phishing"
+		all[fmt.Sprint("confidence ", confidence)] = a
+	}
+	for _, protocol := range []uint8{packet.ProtoICMP, packet.ProtoICMPv6, 47, 255} {
+		a := ExampleAlert()
+		a.IPProtocol, a.Threat = protocol, ""
+		all[fmt.Sprint("protocol ", protocol)] = a
+	}
+	return all
+}
+
+// ExampleAlert is an alert like any other.
+func ExampleAlert() *columns.Alert {
+	return &columns.Alert{
+		Time: time.Date(2026, 3, 1, 9, 15, 2, 123456789, time.UTC).UnixNano(), Tenant: "default", SessionID: session.ID{0x5f, 0x0c, 15: 0x55}, Kind: "threat",
+		Src: packet.AddrFrom(netip.MustParseAddr("10.0.0.4")), SrcPort: 49152, Dst: packet.AddrFrom(netip.MustParseAddr("203.0.113.7")), DstPort: 443,
+		IPProtocol: packet.ProtoTCP, Threat: "botnet-c2", Indicator: "203.0.113.7", Confidence: 90,
+		Message: "dst (203.0.113.7) is on the threat list as botnet-c2, confidence 90 %",
+	}
+}

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tapweave/tapweave/proto/columns"
+	"github.com/tapweave/tapweave/sink/siem"
 	"github.com/tapweave/tapweave/sink/siem/asim"
 	"github.com/tapweave/tapweave/sink/siem/ecs"
 	"github.com/tapweave/tapweave/sink/siem/ocsf"
@@ -91,12 +91,37 @@ func TestCheck(t *testing.T) {
 
 // Every kind of session is a valid document in each schema.
 func TestSessions(t *testing.T) {
-	for format, appendDocument := range map[string]func([]byte, *columns.Session) []byte{"ecs": ecs.Append, "ocsf": ocsf.Append, "asim": asim.Append} {
-		schema := ByFormat(t, format)
+	for _, f := range siem.Formats {
+		schema := ByFormat(t, f.Name)
 		for name, s := range Sessions() {
-			b := appendDocument(nil, s)
+			b := f.Append(nil, s)
 			if found := schema.Check(b); len(found) > 0 {
-				t.Errorf("%s, %s: %q\n%s", format, name, found, b)
+				t.Errorf("%s, %s: %q\n%s", f.Name, name, found, b)
+			}
+		}
+	}
+}
+
+// So is every kind of alert, and it tells all that is known of it.
+func TestAlerts(t *testing.T) {
+	for _, f := range siem.Formats {
+		schema := ByFormat(t, f.Name)
+		for name, a := range Alerts() {
+			b := f.AppendAlert(nil, a)
+			if found := schema.Check(b); len(found) > 0 {
+				t.Errorf("%s, %s: %q\n%s", f.Name, name, found, b)
+			}
+		}
+		document, err := parse(f.AppendAlert(nil, ExampleAlert()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		have := map[string]bool{}
+		leaves(document, have)
+		for _, want := range []string{"default", "5f0c0000000000000000000000000055", "5f0c0000000000000000000000000055:threat:1772356502123456789", "threat",
+			"10.0.0.4", "49152", "203.0.113.7", "443", "6", "botnet-c2", "90", ExampleAlert().Message} {
+			if !have[want] {
+				t.Errorf("%s: %s is nowhere", f.Name, want)
 			}
 		}
 	}
