@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
-	"net"
 	"net/netip"
 
 	"github.com/apache/arrow/go/v17/arrow"
@@ -23,9 +22,9 @@ type cell[R any] interface {
 	appender() (columnBuffer, func(*R))
 	// appendJSON appends the value; nothing where it is unknown.
 	appendJSON(dst []byte, r *R) []byte
-	// loader returns the function that sets a row's field to the value at an index of a; nil where the value
-	// follows from other fields.
-	loader(a arrow.Array) func(r *R, i int) error
+	// loader returns the function that sets the field of some rows to the values of a from an index on, and says of
+	// which row an error is; nil where there is nothing to set: the value follows from other fields, or is the default.
+	loader(a arrow.Array) func(rows []R, from int) (row int, err error)
 }
 
 // kind is how values of a Go type stand in Arrow and JSON.
@@ -36,6 +35,24 @@ type kind[T any] struct {
 	json    func([]byte, T) []byte
 	buffer  func() (columnBuffer, func(T))
 	load    func(arrow.Array) func(int) (T, error)
+	values  func(arrow.Array) []T  // in place of load, where Arrow holds the values as they are
+	blank   func(arrow.Array) bool // whether all values are the type's default, as those of many columns are; nil: it is not known
+}
+
+// all returns the values of an array.
+func (k *kind[T]) all(a arrow.Array) ([]T, error) {
+	if k.values != nil {
+		return k.values(a), nil
+	}
+	load, all := k.load(a), make([]T, a.Len())
+	for i := range all {
+		v, err := load(i)
+		if err != nil {
+			return nil, err
+		}
+		all[i] = v
+	}
+	return all, nil
 }
 
 // field is a cell that is held by a field of the row, or computed from others.
@@ -74,25 +91,31 @@ func (f *field[R, T]) appendJSON(dst []byte, r *R) []byte {
 	return f.json(dst, v)
 }
 
-func (f *field[R, T]) loader(a arrow.Array) func(*R, int) error {
-	if f.at == nil {
+func (f *field[R, T]) loader(a arrow.Array) func([]R, int) (int, error) {
+	at := f.at
+	if at == nil || f.blank != nil && f.blank(a) {
 		return nil
 	}
-	load, at := f.load(a), f.at
-	return func(r *R, i int) (err error) {
-		if f.null && a.IsNull(i) {
-			*at(r), err = f.unknownValue(), nil
-			return err
+	if f.values != nil {
+		values := f.values(a)
+		return func(rows []R, from int) (int, error) {
+			for i, v := range values[from : from+len(rows)] {
+				*at(&rows[i]) = v
+			}
+			return 0, nil
 		}
-		*at(r), err = load(i)
-		return err
 	}
-}
-
-// unknownValue is the value that stands for an Arrow null. Only seconds are nullable.
-func (f *field[R, T]) unknownValue() T {
-	v, _ := any(math.NaN()).(T)
-	return v
+	load := f.load(a)
+	return func(rows []R, from int) (int, error) {
+		for i := range rows {
+			v, err := load(from + i)
+			if err != nil {
+				return i, err
+			}
+			*at(&rows[i]) = v
+		}
+		return 0, nil
+	}
 }
 
 // when makes a cell unknown in JSON where known is false.
@@ -133,6 +156,7 @@ var textKind = kind[string]{
 		s := a.(*array.String)
 		return func(i int) (string, error) { return s.Value(i), nil }
 	},
+	blank: func(a arrow.Array) bool { return len(a.(*array.String).ValueBytes()) == 0 },
 }
 
 // flat is a number.
@@ -144,9 +168,11 @@ func flat[T number](t arrow.DataType, json func([]byte, T) []byte) kind[T] {
 			b := new(fixed[T])
 			return b, b.append
 		},
-		load: func(a arrow.Array) func(int) (T, error) {
-			value := a.(interface{ Value(int) T }).Value
-			return func(i int) (T, error) { return value(i), nil }
+		values: func(a arrow.Array) []T {
+			if a.Len() == 0 {
+				return nil
+			}
+			return arrow.GetData[T](a.Data().Buffers()[1].Bytes())[a.Data().Offset():]
 		},
 	}
 }
@@ -207,6 +233,16 @@ func optional[R any](at func(*R) *float64) *field[R, float64] {
 	k.buffer = func() (columnBuffer, func(float64)) {
 		b := new(nullable[float64])
 		return b, func(v float64) { b.append(v, !k.unknown(v)) }
+	}
+	k.values = nil
+	k.load = func(a arrow.Array) func(int) (float64, error) {
+		value := a.(*array.Float64).Value
+		return func(i int) (float64, error) {
+			if a.IsNull(i) {
+				return math.NaN(), nil
+			}
+			return value(i), nil
+		}
 	}
 	return &field[R, float64]{kind: k, at: at}
 }
@@ -311,13 +347,31 @@ var macKind = viaText(appendMAC, func(s string) (m MAC, err error) {
 	if s == "" {
 		return m, nil
 	}
-	hw, err := net.ParseMAC(s)
-	if err == nil && len(hw) != len(m) {
-		err = fmt.Errorf("MAC %q has not %d bytes", s, len(m))
+	if len(s) != 3*len(m)-1 {
+		return m, fmt.Errorf("MAC %.40q has not %d bytes", s, len(m))
 	}
-	copy(m[:], hw)
-	return m, err
+	for i := range m {
+		high, low := unhex(s[3*i]), unhex(s[3*i+1])
+		if high|low > 15 || i > 0 && s[3*i-1] != ':' {
+			return m, fmt.Errorf("MAC %q is not in hexadecimal digits with colons", s)
+		}
+		m[i] = high<<4 | low
+	}
+	return m, nil
 })
+
+// unhex is the value of a hexadecimal digit, more than 15 for any other character.
+func unhex(c byte) byte {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10
+	case c >= 'A' && c <= 'F':
+		return c - 'A' + 10
+	}
+	return 0xff
+}
 
 // appendMAC appends six pairs of hexadecimal digits with colons; nothing for the zero MAC.
 func appendMAC(dst []byte, m MAC) []byte {
@@ -384,19 +438,16 @@ func list[R, T any](of kind[T], at func(*R) *[]T) *field[R, []T] {
 		},
 		load: func(a arrow.Array) func(int) ([]T, error) {
 			l := a.(*array.List)
-			load := of.load(l.ListValues())
-			return func(i int) (v []T, err error) {
+			all, err := of.all(l.ListValues())
+			return func(i int) ([]T, error) {
 				from, to := l.ValueOffsets(i)
-				for j := from; j < to; j++ {
-					e, err := load(int(j))
-					if err != nil {
-						return nil, err
-					}
-					v = append(v, e)
+				if from == to || err != nil {
+					return nil, err
 				}
-				return v, nil
+				return all[from:to:to], nil
 			}
 		},
+		blank: func(a arrow.Array) bool { return a.(*array.List).ListValues().Len() == 0 },
 	}}
 }
 
