@@ -183,6 +183,12 @@ chaos: ## kill, stop and cut off every kind of process while known traffic goes 
 	@$(call clickhouse,chaos)
 	cd deploy/standalone && KILLS=$(KILLS) SEED=$(SEED) go test -count=1 -timeout 300m -v -run '^TestChaos$$' ./endtoend
 
+.PHONY: siem
+siem: ## run the SIEM consumers that can run here on what the sink writes: rsyslog, kcat, Telegraf (built once)
+	@$(call go,siem)
+	@$(MAKE) bin/testservers
+	@export TAPWEAVE_TELEGRAF=$$(deploy/siem/telegraf.sh); bin/testservers -- sh -c 'cd deploy/standalone && go test -count=1 -v ./consumers'
+
 .PHONY: clean
 clean: ## remove what was built; fetched servers stay in ~/.cache/tapweave
 	rm -rf bin
