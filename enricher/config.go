@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/tapweave/tapweave/enricher/fold"
+	"github.com/tapweave/tapweave/enricher/labels/source"
 	"github.com/tapweave/tapweave/enricher/output"
 	"github.com/tapweave/tapweave/proto/record"
 	"github.com/tapweave/tapweave/service/admin"
@@ -21,6 +22,7 @@ type Config struct {
 	Partitions       int                `yaml:"partitions" doc:"P, the partitions of tapweave.packets. The same in every service. Sessions that are open when it changes are cut."`
 	OutputPartitions int                `yaml:"output_partitions" doc:"S, the partitions of tapweave.sessions. The same in every service; partition p of tapweave.packets is written to partition p mod S."`
 	Fold             FoldConfig         `yaml:"fold" doc:"How packets become sessions. The same in every enricher."`
+	Labels           source.Config      `yaml:"labels" doc:"What sessions are labelled by. Files are read again when they change; one that is wrong leaves the labels as they are. The same in every enricher."`
 	Output           OutputConfig       `yaml:"output" doc:"How sessions are written."`
 	Topics           kafka.TopicsConfig `yaml:"topics" doc:"How topics are made that are missing."`
 	Kafka            kafka.Config       `yaml:"kafka" doc:"Connection to Kafka."`

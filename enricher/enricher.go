@@ -4,6 +4,7 @@
 //	enricher.go   the service: topics, group, counts
 //	partition.go  one partition: taking it over, folding it, ticks
 //	state.go      its snapshots on tapweave.state
+//	labels.go     label sets: read, written there, named on tapweave.packets, fetched
 //	writer.go     records to one partition of tapweave.sessions
 //	metrics.go    what operators see
 //
@@ -76,6 +77,7 @@ type Service struct {
 
 	snapshotEvery time.Duration   // of one partition
 	memory        map[int]*memory // what is left of the generation before, by partition
+	labels        *labelStore
 
 	mu    sync.Mutex
 	owned []*partition // of this generation
@@ -98,7 +100,7 @@ func New(c Config, d Dependencies) (*Service, error) {
 	s := &Service{
 		config: c, log: log, limited: logging.NewLimited(log), client: client,
 		counters: stats.New("enricher", d.Metrics), snapshotEvery: snapshotEvery,
-		ready: admin.NewReadiness("kafka", "group"),
+		ready: admin.NewReadiness("kafka", "group"), labels: newLabelStore(),
 	}
 	s.counts = newCounts(s.counters)
 	d.Metrics.MustRegister(gauges{s})
@@ -138,6 +140,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	s.ready.Hold("kafka")
 	wg.Go(func() { s.stats.Run(served) })
+	wg.Go(func() { s.runLabels(ctx) })
 	s.ready.Fail("group", "joining group "+Group)
 	group := s.client.Group(kafka.GroupConfig{
 		ID: Group, SessionTimeout: sessionTimeout, RebalanceTimeout: rebalanceTimeout, Failed: s.failed,

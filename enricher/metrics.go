@@ -17,9 +17,11 @@ type counts struct {
 	fold                   [fold.Reasons]*stats.Counter
 	skewed                 func(collector string) *stats.Counter
 
-	outputs, outputBytes, versions, settled, bookings, packets *stats.Counter
+	outputs, outputBytes, versions, settled, bookings, packets, alerts *stats.Counter
 
 	snapshots, snapshotBytes, committed, damaged *stats.Counter
+
+	labelsRead, labelsRefused, labelsWritten, labelsFetched *stats.Counter
 
 	assigned, degraded, failures *stats.Counter
 }
@@ -38,10 +40,15 @@ func newCounts(c *stats.Counters) (n counts) {
 	n.settled = c.Counter("output", "sessions_settled")
 	n.bookings = c.Counter("output", "traffic_rows")
 	n.packets = c.Counter("output", "packet_rows")
+	n.alerts = c.Counter("output", "alert_rows")
 	n.snapshots = c.Counter("state", "snapshots")
 	n.snapshotBytes = c.Counter("state", "snapshot_bytes")
 	n.committed = c.Counter("state", "snapshots_committed")
 	n.damaged = c.Counter("state", "snapshots_damaged")
+	n.labelsRead = c.Counter("labels", "sets_read")
+	n.labelsRefused = c.Counter("labels", "sets_refused") // a file was wrong
+	n.labelsWritten = c.Counter("labels", "parts_written")
+	n.labelsFetched = c.Counter("labels", "parts_fetched")
 	n.assigned = c.Counter("group", "assignments")
 	n.degraded = c.Counter("group", "assignments_degraded")
 	n.failures = c.Counter("group", "kafka_calls_failed")
@@ -72,6 +79,7 @@ func (p *partition) count() {
 	p.counts.settled.Add(o.SessionsSettled - p.put.SessionsSettled)
 	p.counts.bookings.Add(o.Bookings - p.put.Bookings)
 	p.counts.packets.Add(o.Packets - p.put.Packets)
+	p.counts.alerts.Add(o.Alerts - p.put.Alerts)
 	p.put = o
 	p.gauge()
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tapweave/tapweave/enricher/fold"
+	"github.com/tapweave/tapweave/enricher/labels"
 	"github.com/tapweave/tapweave/enricher/output"
 	"github.com/tapweave/tapweave/proto/delivery"
 	"github.com/tapweave/tapweave/proto/pb"
@@ -61,6 +62,8 @@ type partition struct {
 	taking  *snapshot // on its way to tapweave.state
 	ready   *commit   // to be sent next
 
+	inForce atomic.Pointer[labels.Digest] // label set
+
 	// For the gauges.
 	running                           atomic.Bool
 	watermark, open, buffered, behind atomic.Int64
@@ -106,6 +109,7 @@ func (p *partition) run(ctx context.Context, started func()) error {
 	fetched := make(chan kafka.Fetched)
 	wg.Go(func() { p.fetch(ctx, fetched) })
 	wg.Go(func() { p.tick(ctx) })
+	wg.Go(func() { p.label(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -170,6 +174,7 @@ func (p *partition) fold(ctx context.Context, f kafka.Fetched) error {
 			}
 		}
 	}
+	p.noteLabels()
 	p.behind.Store(max(f.HighWatermark-f.Next, 0))
 	if p.stream.Silent() {
 		p.uncounted()
@@ -421,8 +426,7 @@ func (p *partition) takeOver(ctx context.Context) error {
 		case delivery.StepLearn:
 			err = p.learn(ctx)
 		case delivery.StepRun:
-			p.begin()
-			return nil
+			return p.begin(ctx)
 		case delivery.StepLeave:
 			return errOver
 		}
@@ -442,7 +446,7 @@ func newer(err error) error {
 }
 
 // begin lets the fold go on under the owner's epoch.
-func (p *partition) begin() {
+func (p *partition) begin(ctx context.Context) error {
 	o := p.owner
 	last := o.State().At.Number
 	if o.State().State == delivery.Memory {
@@ -453,6 +457,10 @@ func (p *partition) begin() {
 		numbers = o.Numbers(numbers.Silent()) // its outputs are others
 	}
 	p.stream.Continue(o.Epoch(), numbers, p.emit)
+	if err := p.stream.Fold().Label(p.labelSource(ctx)); err != nil {
+		return err
+	}
+	p.noteLabels()
 	p.written = written{max(last, numbers.Silent()), p.marker + 1}
 	p.sure = p.written
 	p.uncounted()
@@ -469,13 +477,25 @@ func (p *partition) begin() {
 		p.counts.degraded.Inc()
 		p.log.Warn("outputs begin anew: what earlier ones count may be counted again", "partition", p.assigned.Partition, "epoch", o.Epoch(), "offset", o.Input(), "reason", lost)
 	}
+	return nil
+}
+
+// noteLabels notes which label set is in force.
+func (p *partition) noteLabels() {
+	d := labels.NewSet().Digest()
+	if named := p.stream.Fold().LabelSet(); len(named.Parts) > 0 {
+		d = labels.Digest(named.Digest)
+	}
+	if was := p.inForce.Load(); was == nil || *was != d {
+		p.inForce.Store(&d)
+	}
 }
 
 // load loads the state that the owner names.
 func (p *partition) load(ctx context.Context) error {
 	o, s := p.owner, p.owner.State()
 	f, out := p.config.settings()
-	c := output.Config{Partition: uint32(p.assigned.Partition), Fold: f, Output: out}
+	c := output.Config{Partition: uint32(p.assigned.Partition), Fold: f, Output: out, Labels: p.labelSource(ctx)}
 	p.inputSum, p.pace, p.older = 0, pace{taken: time.Now()}, false
 	switch s.State {
 	case delivery.Memory:

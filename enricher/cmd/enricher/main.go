@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/tapweave/tapweave/enricher"
+	"github.com/tapweave/tapweave/enricher/labels/source"
 	"github.com/tapweave/tapweave/service/admin"
 	"github.com/tapweave/tapweave/service/command"
 	"github.com/tapweave/tapweave/service/logging"
@@ -19,7 +20,10 @@ func main() {
 		Logging:  func(c enricher.Config) logging.Config { return c.Log },
 		Admin:    func(c enricher.Config) admin.Config { return c.Admin },
 		Check: func(c enricher.Config) error {
-			_, err := enricher.New(c, enricher.Dependencies{})
+			if _, err := enricher.New(c, enricher.Dependencies{}); err != nil {
+				return err
+			}
+			_, _, err := source.NewCompiler(c.Labels).Compile()
 			return err
 		},
 		Run: func(ctx context.Context, c enricher.Config, log *slog.Logger) error {

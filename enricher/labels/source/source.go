@@ -88,6 +88,7 @@ type kind struct {
 	made  bool
 	files [sha256.Size]byte // names, sizes and times
 	part  *Compiled
+	wrong error // with these files; nil: none
 }
 
 // NewCompiler returns the compiler of some files.
@@ -114,11 +115,15 @@ func (c *Compiler) Compile() (*labels.Set, []Compiled, error) {
 		if err != nil {
 			return nil, nil, err
 		}
+		if kinds[i].files == now && kinds[i].wrong != nil {
+			return nil, nil, kinds[i].wrong
+		}
 		if kinds[i].made && kinds[i].files == now {
 			continue
 		}
 		m, err := k.make()
 		if err != nil {
+			c.kinds[i].files, c.kinds[i].wrong = now, err // not read again as they are
 			return nil, nil, err
 		}
 		b, err := labels.Encode(m)
@@ -129,7 +134,7 @@ func (c *Compiler) Compile() (*labels.Set, []Compiled, error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", strings.Join(k.files, ", "), err)
 		}
-		kinds[i] = kind{true, now, &Compiled{p, b}}
+		kinds[i] = kind{made: true, files: now, part: &Compiled{p, b}}
 	}
 	c.kinds = kinds
 	var all []Compiled
