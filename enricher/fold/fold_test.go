@@ -328,10 +328,10 @@ func TestOverlap(t *testing.T) {
 	for i := range 1000 {
 		last = l.add(last, int64(i)*10, []byte("0123456789"), 1024)
 	}
-	if n := l.differing(last, 9980, []byte("xxxxxxxxxxyyyyyyyyyy")); n != 20 {
+	if n := l.differing(last, 9980, []byte("xxxxxxxxxxyyyyyyyyyy"), 1024); n != 20 {
 		t.Errorf("%d bytes differ, want 20", n)
 	}
-	if n := l.differing(last, 0, []byte("xxxxxxxxxx")); n != 0 {
+	if n := l.differing(last, 0, []byte("xxxxxxxxxx"), 1024); n != 0 {
 		t.Errorf("%d bytes differ from what is forgotten", n)
 	}
 }

@@ -5,7 +5,7 @@ import "encoding/binary"
 // payloadLog holds the payload that was sampled last, of all sessions, in a ring, so as to tell what is sent
 // again with other bytes. Each side chains its own entries; what the ring has overwritten is forgotten.
 type payloadLog struct {
-	ring []byte
+	ring []byte // as much of it as has been written to
 	end  uint64 // where the next entry goes, counted from the beginning of time
 }
 
@@ -21,13 +21,11 @@ func (l *payloadLog) add(last uint64, pos int64, data []byte, size int) uint64 {
 	if n > whole/4 {
 		return last
 	}
-	if l.ring == nil {
-		l.ring = make([]byte, size)
-	}
 	if l.end%whole+n > whole {
 		l.end += whole - l.end%whole // entries are not broken at the ring's end
 	}
 	at := l.end
+	l.reach(at%whole+n, whole)
 	b := l.ring[at%whole:]
 	binary.LittleEndian.PutUint64(b, last)
 	binary.LittleEndian.PutUint64(b[8:], uint64(pos))
@@ -37,12 +35,20 @@ func (l *payloadLog) add(last uint64, pos int64, data []byte, size int) uint64 {
 	return at + 1
 }
 
+// reach makes the ring reach n of its whole bytes. It doubles, so that a fold with little payload does not begin
+// with clearing all.
+func (l *payloadLog) reach(n, whole uint64) {
+	if have := uint64(len(l.ring)); n > have {
+		l.ring = append(l.ring, make([]byte, min(max(n, 2*have, 1<<16), whole)-have)...)
+	}
+}
+
 // maxEntries is how many entries of a side are looked at.
 const maxEntries = 256
 
 // differing returns how many bytes of data, whose first has the number pos, differ from those seen first.
-func (l *payloadLog) differing(last uint64, pos int64, data []byte) (n uint32) {
-	whole := uint64(len(l.ring))
+func (l *payloadLog) differing(last uint64, pos int64, data []byte, size int) (n uint32) {
+	whole := uint64(size)
 	for range maxEntries {
 		if last == 0 || l.end-(last-1) > whole {
 			break
@@ -68,7 +74,7 @@ func (l *payloadLog) compare(q *sequence, from int64, data []byte, all bool, fre
 		q.sampled = l.add(q.sampled, from, data, size)
 		return
 	}
-	if n := l.differing(q.sampled, from, data); n > 0 {
+	if n := l.differing(q.sampled, from, data, size); n > 0 {
 		q.own().overlap += n
 	}
 	for _, s := range fresh {

@@ -631,17 +631,18 @@ func (h *timers) load(c *coder, s *Session) {
 
 func (l *payloadLog) save(c *coder, f *Fold) {
 	num(c, &l.end)
+	whole := uint64(f.set.PayloadLog)
 	for s := f.table.first; s != nil; s = s.next {
 		for i := range s.ends {
 			last := s.ends[i].sequence.sampled
-			for last != 0 && l.end-(last-1) <= uint64(len(l.ring)) {
+			for last != 0 && l.end-(last-1) <= whole {
 				more := true
 				flag(c, &more)
-				b := l.ring[(last-1)%uint64(len(l.ring)):]
+				b := l.ring[(last-1)%whole:]
 				entry := b[:entryHeader+binary.LittleEndian.Uint32(b[16:])]
 				at := last - 1
 				num(c, &at)
-				c.bytes(&entry, len(l.ring))
+				c.bytes(&entry, int(whole))
 				last = binary.LittleEndian.Uint64(b)
 			}
 		}
@@ -657,12 +658,9 @@ func (l *payloadLog) load(c *coder, f *Fold) {
 		if flag(c, &more); !more {
 			break
 		}
-		if l.ring == nil {
-			if whole < entryHeader || whole > maxPayloadLog {
-				c.fail("a payload log of %d bytes", f.set.PayloadLog)
-				return
-			}
-			l.ring = make([]byte, whole)
+		if whole < entryHeader || whole > maxPayloadLog {
+			c.fail("a payload log of %d bytes", f.set.PayloadLog)
+			return
 		}
 		var at uint64
 		var entry []byte
@@ -674,9 +672,11 @@ func (l *payloadLog) load(c *coder, f *Fold) {
 			c.fail("a payload entry out of place")
 			return
 		}
+		l.reach(at%whole+n, whole)
 		copy(l.ring[at%whole:], entry)
 	}
 	// Two entries may have been said to have the same place.
+	written := uint64(len(l.ring))
 	for s := f.table.first; s != nil && c.err == nil && l.ring != nil; s = s.next {
 		for i := range s.ends {
 			for n, last := 0, s.ends[i].sequence.sampled; last != 0 && l.end-(last-1) <= whole; n++ {
@@ -684,7 +684,7 @@ func (l *payloadLog) load(c *coder, f *Fold) {
 				if n > maxEntries {
 					break
 				}
-				if at+entryHeader > whole || at+entryHeader+uint64(binary.LittleEndian.Uint32(l.ring[at+16:])) > whole {
+				if at+entryHeader > written || at+entryHeader+uint64(binary.LittleEndian.Uint32(l.ring[at+16:])) > written {
 					c.fail("a payload entry out of place")
 					return
 				}

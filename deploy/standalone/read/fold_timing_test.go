@@ -1,6 +1,7 @@
 package read
 
 import (
+	"cmp"
 	"math"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/tapweave/tapweave/collector/batcher"
 	"github.com/tapweave/tapweave/collector/decode"
+	"github.com/tapweave/tapweave/collector/sample"
 	"github.com/tapweave/tapweave/collector/source/capture"
 	"github.com/tapweave/tapweave/enricher/fold"
 	"github.com/tapweave/tapweave/proto/capturetest"
@@ -58,11 +60,42 @@ func mixed(tb testing.TB) (frames []capture.Record) {
 	return frames
 }
 
-// batches returns the records that a collector with the service's defaults makes of mirrored frames, by
-// partition, and how many packets and bytes they hold.
-func batches(tb testing.TB, frames []capture.Record) (log [16][][]byte, packets, bytes int) {
+// readdressed returns n copies of frames, each with other addresses and a little later, in the order of time.
+func readdressed(frames []capture.Record, n int) (all []capture.Record) {
+	const later = int64(7 * time.Millisecond)
+	for i := range n {
+		for _, f := range frames {
+			f.Data = slices.Clone(f.Data)
+			f.Time += int64(i) * later
+			at := 14
+			for at+4 <= len(f.Data) && f.Data[at-2] == 0x81 && f.Data[at-1] == 0 {
+				at += 4
+			}
+			switch kind := f.Data[at-2 : at]; { // the second byte of an address of IPv4, the fourth of IPv6
+			case at+20 <= len(f.Data) && kind[0] == 0x08 && kind[1] == 0x00:
+				f.Data[at+13] += byte(i)
+				f.Data[at+17] += byte(i)
+			case at+40 <= len(f.Data) && kind[0] == 0x86 && kind[1] == 0xdd:
+				f.Data[at+11] += byte(i)
+				f.Data[at+27] += byte(i)
+			}
+			all = append(all, f)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b capture.Record) int { return cmp.Compare(a.Time, b.Time) })
+	return all
+}
+
+// batches returns the records that a collector with the service's defaults, but for whose payload travels, makes
+// of mirrored frames, by partition, and how many packets and bytes they hold.
+func batches(tb testing.TB, frames []capture.Record, mode sample.Mode) (log [16][][]byte, packets, bytes int) {
 	const linger = 200 * time.Millisecond
-	d := decode.New(decode.DefaultConfiguration())
+	sampling := sample.DefaultConfiguration()
+	sampling.Mode = mode
+	sampler := sample.New(sampling)
+	decoding := decode.DefaultConfiguration()
+	decoding.Payload = sampler.Wants()
+	d := decode.New(decoding)
 	b := batcher.New(batcher.DefaultConfiguration("c", 1, len(log)), 1, func(i int, p *pb.PacketBatch) {
 		value, err := record.MarshalPackets(&pb.PacketsRecord{Body: &pb.PacketsRecord_Batch{Batch: p}})
 		if err != nil {
@@ -80,6 +113,7 @@ func batches(tb testing.TB, frames []capture.Record) (log [16][][]byte, packets,
 			last = f.Time
 		}
 		if d.Mirrored(f.Time, packet.Carrier{Source: taps[0].address, VNI: 27}, 4242, f.Link, f.Data, f.Original) == decode.OK {
+			sampler.Apply(&d.Flow, &d.Packet)
 			b.Take(&d.Flow, &d.Packet)
 		}
 	}
@@ -97,27 +131,32 @@ func (n *nothing) Packet(*columns.Packet)       {}
 func (n *nothing) Alert(*columns.Alert)         {}
 
 // BenchmarkFold folds encoded batches of all partitions, from bytes to versions, against gopacket's decoding
-// and reassembly of the same frames.
+// and reassembly of the same frames. What applications cost is the difference between the modes of sampling.
 func BenchmarkFold(b *testing.B) {
-	frames := mixed(b)
-	log, packets, bytes := batches(b, frames)
-	b.Run("own", func(b *testing.B) {
-		b.ReportAllocs()
-		began := processor(b)
-		for b.Loop() {
-			var out nothing
-			for i := range log {
-				f := fold.New(i, fold.DefaultSettings(), &out)
-				for n, value := range log[i] {
-					if err := f.Record(int64(n), value); err != nil {
-						b.Fatal(err)
+	frames := readdressed(mixed(b), 8)
+	for _, c := range []struct {
+		name string
+		mode sample.Mode
+	}{{"own", sample.Starts}, {"own,no-payload", sample.None}, {"own,all-payload", sample.All}} {
+		b.Run(c.name, func(b *testing.B) {
+			log, packets, bytes := batches(b, frames, c.mode)
+			b.ReportAllocs()
+			began := processor(b)
+			for b.Loop() {
+				var out nothing
+				for i := range log {
+					f := fold.New(i, fold.DefaultSettings(), &out)
+					for n, value := range log[i] {
+						if err := f.Record(int64(n), value); err != nil {
+							b.Fatal(err)
+						}
 					}
 				}
 			}
-		}
-		b.ReportMetric(float64((processor(b)-began).Nanoseconds())/float64(b.N)/float64(packets), "cpu-ns/packet")
-		b.ReportMetric(float64(bytes)/float64(packets), "wire-B/packet")
-	})
+			b.ReportMetric(float64((processor(b)-began).Nanoseconds())/float64(b.N)/float64(packets), "cpu-ns/packet")
+			b.ReportMetric(float64(bytes)/float64(packets), "wire-B/packet")
+		})
+	}
 	b.Run("gopacket", func(b *testing.B) {
 		b.ReportAllocs()
 		began := processor(b)

@@ -95,9 +95,10 @@ func alpnEnds(name string) (first, last byte) {
 	if alphanumeric(first) && alphanumeric(last) {
 		return first, last
 	}
-	const digits = "0123456789abcdef"
-	return digits[first>>4], digits[last&15]
+	return hexDigits[first>>4], hexDigits[last&15]
 }
+
+const hexDigits = "0123456789abcdef"
 
 func alphanumeric(c byte) bool {
 	return '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
@@ -109,7 +110,7 @@ func hexList(b []byte, values []uint16) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = fmt.Appendf(b, "%04x", v)
+		b = append(b, hexDigits[v>>12], hexDigits[v>>8&15], hexDigits[v>>4&15], hexDigits[v&15])
 	}
 	return b
 }
