@@ -92,7 +92,7 @@ func DefaultConfig() Config {
 		Partitions: record.DefaultInputPartitions, Linger: 200 * time.Millisecond, MemoryBytes: 128 << 20,
 		BatchBytes: b.MaxBytes, BatchPackets: b.MaxPackets,
 		DrainTime: 10 * time.Second, FlushTimeout: 10 * time.Second,
-		Sampling:    Sampling{Mode: "starts", Bytes: s.Bytes, PushedBytes: s.PushedBytes, Share: s.Share, Redact: s.Redact},
+		Sampling:    Sampling{Mode: s.Mode.String(), Bytes: s.Bytes, PushedBytes: s.PushedBytes, Share: s.Share, Redact: s.Redact},
 		Tunnels:     Tunnels{MaxDepth: d.MaxDepth, VXLANPorts: d.VXLANPorts, GENEVEPorts: d.GENEVEPorts, VNIScope: "shared"},
 		AzureEvents: scheduledevents.DefaultConfig(),
 		Topics:      kafka.DefaultTopicsConfig(),
@@ -163,17 +163,8 @@ func (c Config) sampler() (sample.Configuration, error) {
 		Bytes: c.Sampling.Bytes, PushedBytes: c.Sampling.PushedBytes, Share: c.Sampling.Share, Key: c.Sampling.Key.Reveal(),
 		Redact: c.Sampling.Redact, Patterns: c.Sampling.Patterns,
 	}
-	switch c.Sampling.Mode {
-	case "none":
-		s.Mode = sample.None
-	case "starts":
-		s.Mode = sample.Starts
-	case "rate":
-		s.Mode = sample.Rate
-	case "all":
-		s.Mode = sample.All
-	default:
-		return s, fmt.Errorf("sampling.mode: %q is none of none, starts, rate, all", c.Sampling.Mode)
+	if err := s.Mode.UnmarshalText([]byte(c.Sampling.Mode)); err != nil {
+		return s, fmt.Errorf("sampling.mode: %w", err)
 	}
 	return s, nil
 }

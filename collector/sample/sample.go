@@ -6,10 +6,12 @@
 package sample
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/bits"
 	"regexp"
+	"strings"
 
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/proto/session"
@@ -33,6 +35,25 @@ const (
 	// All lets all payload travel, with the same limits as Rate.
 	All
 )
+
+var modeNames = [...]string{None: "none", Starts: "starts", Rate: "rate", All: "all"}
+
+// String is the mode's name in configurations.
+func (m Mode) String() string { return modeNames[m] }
+
+// MarshalText returns the name of the mode.
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText sets the mode by its name.
+func (m *Mode) UnmarshalText(text []byte) error {
+	for i, name := range modeNames {
+		if string(text) == name {
+			*m = Mode(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is none of %s", text, strings.Join(modeNames[:], ", "))
+}
 
 // Configuration of a Sampler.
 type Configuration struct {
@@ -99,11 +120,12 @@ type Sampler struct {
 	redact    bool
 	patterns  []*regexp.Regexp
 	scratch   []byte
+	fragment  []byte
 }
 
 // New returns a sampler. The configuration has been validated.
 func New(c Configuration) *Sampler {
-	s := &Sampler{mode: c.Mode, bytes: c.Bytes, pushed: c.PushedBytes, redact: c.Redact, scratch: make([]byte, 0, 2048)}
+	s := &Sampler{mode: c.Mode, bytes: c.Bytes, pushed: c.PushedBytes, redact: c.Redact, scratch: make([]byte, 0, 2048), fragment: make([]byte, 0, packet.HeadBytes)}
 	s.patterns, _ = compile(c.Patterns)
 	if s.bytes == 0 {
 		s.bytes = math.MaxInt
@@ -128,7 +150,7 @@ func (s *Sampler) Wants() bool { return s.mode != None }
 // to. p.Head, of fragments and ICMP errors, is cut behind the transport header, because payload would follow.
 func (s *Sampler) Apply(f *packet.Flow, p *packet.Packet) {
 	if len(p.Head) > 0 {
-		p.Head = headers(f, p)
+		p.Head = s.head(f, p)
 	}
 	if len(p.Data) == 0 {
 		return
@@ -140,7 +162,7 @@ func (s *Sampler) Apply(f *packet.Flow, p *packet.Packet) {
 	case Starts:
 		p.Data = s.start(f, p)
 	case Rate:
-		if h := mix(session.PacketHash(f, p), s.key); h >= s.threshold && s.threshold != math.MaxUint64 {
+		if !s.chosen(f, p) {
 			p.Data = nil
 		}
 	}
@@ -152,6 +174,43 @@ func (s *Sampler) Apply(f *packet.Flow, p *packet.Packet) {
 	if len(p.Data) > s.bytes {
 		p.Data = p.Data[:s.bytes]
 	}
+}
+
+// chosen says whether the packet is of a session whose payload travels in mode Rate.
+func (s *Sampler) chosen(f *packet.Flow, p *packet.Packet) bool {
+	return s.threshold == math.MaxUint64 || mix(session.PacketHash(f, p), s.key) < s.threshold
+}
+
+// head returns what of p.Head travels. In Starts that is, of the first fragment of a datagram, what would travel if
+// it were all: a long answer of DNS has its question there.
+func (s *Sampler) head(f *packet.Flow, p *packet.Packet) []byte {
+	h := headers(f, p)
+	payload := p.Head[len(h):]
+	if p.Fragment == 0 || len(payload) == 0 {
+		return h
+	}
+	switch s.mode {
+	case None:
+		return h
+	case Starts:
+		switch {
+		case p.FragmentOffset != 0:
+			return h
+		case f.Protocol == packet.ProtoTCP && len(h) >= 20:
+			payload = s.segment(payload, h[13], int(p.Payload)-len(h))
+		case f.Protocol == packet.ProtoUDP && len(h) >= 8:
+			payload = datagram(payload, int(binary.BigEndian.Uint16(h[4:]))-8)
+		default:
+			return h
+		}
+	case Rate:
+		if !s.chosen(f, p) {
+			return h
+		}
+	}
+	payload = s.clean(payload[:min(len(payload), s.bytes)])
+	s.fragment = append(append(s.fragment[:0], h...), payload...)
+	return s.fragment
 }
 
 // mix folds v into h.

@@ -11,6 +11,7 @@ import (
 // start returns what of a packet's payload travels in mode Starts.
 //
 //	TCP    HTTP/1, RTSP, SIP: a start line and the finished header lines behind it
+//	       DNS: a segment that begins with a message and its length
 //	       HTTP/2: the preface
 //	       SMTP, FTP, POP3, IMAP, RFB, rsync: a greeting's first line; STARTTLS and its likes
 //	       TLS: a handshake record (RFC 8446, section 5.1) and what is behind it
@@ -21,29 +22,35 @@ import (
 //
 // Nothing of other protocols.
 func (s *Sampler) start(f *packet.Flow, p *packet.Packet) []byte {
-	b := p.Data
 	switch f.Protocol {
 	case packet.ProtoTCP:
-		switch {
-		case b[0] == 0x16:
-			if isTLSHandshake(b) {
-				return b
-			}
-		case bytes.HasPrefix(b, []byte("SSH-")):
-			return b
-		case b[0] >= ' ' && b[0] < 0x7f:
-			if n := startLine(b); n > 0 {
-				return b[:n]
-			}
-		}
-		if p.Flags&packet.PSH == 0 || int(p.Payload) > s.pushed || isText(b) || isTLSData(b) || isHTTP2(b) {
-			return nil
-		}
-		return b
+		return s.segment(p.Data, p.Flags, int(p.Payload))
 	case packet.ProtoUDP:
-		return datagram(b, int(p.Payload))
+		return datagram(p.Data, int(p.Payload))
 	}
 	return nil
+}
+
+// segment returns what of a TCP payload travels, which was length bytes long before the capture cut it.
+func (s *Sampler) segment(b []byte, flags uint8, length int) []byte {
+	switch {
+	case b[0] == 0x16:
+		if isTLSHandshake(b) {
+			return b
+		}
+	case bytes.HasPrefix(b, []byte("SSH-")):
+		return b
+	case b[0] >= ' ' && b[0] < 0x7f:
+		if n := startLine(b); n > 0 {
+			return b[:n]
+		}
+	case isDNSStream(b):
+		return b
+	}
+	if flags&packet.PSH == 0 || length > s.pushed || isText(b) || isTLSData(b) || isHTTP2(b) {
+		return nil
+	}
+	return b
 }
 
 // isTLSHandshake wants a record of handshake messages that are not encrypted: SSL 3.0 to TLS 1.3.
@@ -261,6 +268,12 @@ func isQUICInitial(b []byte) bool {
 		return kind == 1
 	}
 	return false
+}
+
+// isDNSStream wants a message behind its length (RFC 1035, section 4.2.2).
+func isDNSStream(b []byte) bool {
+	const least = 12 + 5 // a header and a question about the root
+	return len(b) >= 2+least && binary.BigEndian.Uint16(b) >= least && isDNS(b[2:])
 }
 
 // isDNS wants a message with one question, or mDNS's with none or many, whose first name is one (RFC 1035,

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tapweave/tapweave/collector/batcher"
 	"github.com/tapweave/tapweave/collector/decode"
+	"github.com/tapweave/tapweave/collector/sample"
 	"github.com/tapweave/tapweave/enricher/fold"
 	"github.com/tapweave/tapweave/enricher/labels"
 	"github.com/tapweave/tapweave/enricher/labels/source"
@@ -39,6 +40,8 @@ type Options struct {
 	Jitter time.Duration
 	// Duplicate mirrors each packet at two tap points.
 	Duplicate bool
+	// Sampling is whose payload travels. Default: all of it, as it is.
+	Sampling sample.Configuration
 	// Fold is how packets become sessions. Its number of partitions is that of the log.
 	Fold fold.Settings
 	// Labels are files of networks, places and threat lists that the sessions are labelled by.
@@ -48,7 +51,7 @@ type Options struct {
 // DefaultOptions are one collector, no delay, JSON, and the fold of the services, but that no packet is ever
 // late: the watermark is never broken.
 func DefaultOptions() Options {
-	o := Options{Format: "json", Collectors: 1, Fold: fold.DefaultSettings()}
+	o := Options{Format: "json", Collectors: 1, Sampling: sample.Configuration{Mode: sample.All}, Fold: fold.DefaultSettings()}
 	o.Fold.LateLimit = 0
 	o.Fold.MaxWaiting = math.MaxInt // it is bounded by the jitter
 	return o
@@ -71,8 +74,10 @@ func (o Options) Check() error {
 		return fmt.Errorf("jitter %v: must be 0 to 1h", o.Jitter)
 	case o.Fold.Partitions < 1:
 		return fmt.Errorf("%d partitions: must be at least 1", o.Fold.Partitions)
+	case o.Fold.KeepPayload < 0 || o.Fold.KeepPayload > fold.MaxKeepPayload:
+		return fmt.Errorf("%d bytes of payload: must be 0 to %d", o.Fold.KeepPayload, fold.MaxKeepPayload)
 	}
-	return nil
+	return o.Sampling.Validate()
 }
 
 // Result says what a reading could not take in.
@@ -168,6 +173,7 @@ type reader struct {
 // collector is the part of the collector service between its sockets and the broker.
 type collector struct {
 	decoder *decode.Decoder
+	sampler *sample.Sampler
 	batcher *batcher.Batcher
 }
 
@@ -182,7 +188,7 @@ func newReader(o Options) *reader {
 	}
 }
 
-// decoderConfiguration is what a collector of the service has by default, but that all of the payload travels.
+// decoderConfiguration is what a collector of the service has by default, with the payload for the sampler.
 func decoderConfiguration() decode.Configuration {
 	c := decode.DefaultConfiguration()
 	c.Payload = true
@@ -261,7 +267,7 @@ func (r *reader) start(clock int64) {
 		c.Compression = batch.None
 		b := batcher.New(c, 1, r.append)[0]
 		b.Hello(r.watermark())
-		r.collectors = append(r.collectors, &collector{decode.New(decoderConfiguration()), b})
+		r.collectors = append(r.collectors, &collector{decode.New(decoderConfiguration()), sample.New(r.options.Sampling), b})
 	}
 }
 
@@ -370,6 +376,7 @@ func (r *reader) deliver(f *frame, end int, to route) {
 // add takes what a collector's decoder has made of a frame into the collector's batches.
 func (r *reader) add(c *collector, reason decode.Reason) {
 	if reason == decode.OK {
+		c.sampler.Apply(&c.decoder.Flow, &c.decoder.Packet)
 		c.batcher.Take(&c.decoder.Flow, &c.decoder.Packet)
 	}
 	if r.held++; r.held >= r.roundPackets || r.now-r.published >= r.roundTime {

@@ -5,8 +5,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strconv"
 	"syscall"
 
+	"github.com/tapweave/tapweave/collector/sample"
 	"github.com/tapweave/tapweave/deploy/standalone/read"
 	"github.com/tapweave/tapweave/enricher/labels/source"
 )
@@ -24,6 +26,8 @@ func runRead(name string, args []string) error {
 	flags.IntVar(&o.Collectors, "collectors", o.Collectors, "take the packets through `N` collectors")
 	flags.TextVar(&o.Split, "split", o.Split, "how they are spread over the collectors: `direction`, session, packet or rehash")
 	flags.DurationVar(&o.Jitter, "jitter", o.Jitter, "delay the arrival of each packet by up to `D`")
+	flags.Var((*payloadBytes)(&o.Fold.KeepPayload), "payload", "print the first bytes of each side's payload: `[=N]`, 4096 without N")
+	flags.TextVar(&o.Sampling.Mode, "sampling", o.Sampling.Mode, "whose payload the collectors let travel: none, starts or `all`")
 	flags.BoolVar(&o.Duplicate, "duplicate", o.Duplicate, "tap both ends: each packet comes twice")
 	labelFlags(flags, &o.Labels)
 	files, err := parse(flags, readHelp, args)
@@ -35,6 +39,11 @@ func runRead(name string, args []string) error {
 	}
 	if err := o.Check(); err != nil {
 		return usageError{err}
+	}
+	if o.Sampling.Mode != sample.All {
+		mode := o.Sampling.Mode
+		o.Sampling = sample.DefaultConfiguration()
+		o.Sampling.Mode = mode
 	}
 	result, err := read.Run(o, files, os.Stdout)
 	if errors.Is(err, syscall.EPIPE) {
@@ -74,4 +83,20 @@ func labelFlags(flags *flag.FlagSet, c *source.Config) {
 			return nil
 		})
 	}
+}
+
+// payloadBytes is a flag that may stand without a value.
+type payloadBytes int
+
+func (b *payloadBytes) String() string   { return "" }
+func (b *payloadBytes) IsBoolFlag() bool { return true }
+
+func (b *payloadBytes) Set(text string) error {
+	if text == "true" {
+		*b = 4096
+		return nil
+	}
+	n, err := strconv.Atoi(text)
+	*b = payloadBytes(n)
+	return err
 }
