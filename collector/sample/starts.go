@@ -14,11 +14,14 @@ import (
 //	       DNS: a segment that begins with a message and its length
 //	       HTTP/2: the preface
 //	       SMTP, FTP, POP3, IMAP, RFB, rsync: a greeting's first line; STARTTLS and its likes
+//	       FTP, POP3: USER and APOP, without what follows
+//	       Redis: a command's name; memcached: the line of a command that stores, and of a value
 //	       TLS: a handshake record (RFC 8446, section 5.1) and what is behind it
 //	       SSH: the banner (RFC 4253, section 4.2) and what is behind it
 //	       a pushed segment up to PushedBytes, if it is neither text, nor TLS application data, nor HTTP/2
 //	UDP    DNS, mDNS, LLMNR; QUIC Initial; DTLS handshake; SIP and SSDP by their start lines
-//	       STUN, NTP, DHCP, WireGuard and OpenVPN handshakes; the header of RTP; SNMP up to its version
+//	       STUN, NTP, DHCP, WireGuard and OpenVPN handshakes; a search of LDAP; TFTP's requests; memcached as above
+//	       the headers of RTP, IKE, RADIUS and BitTorrent's DHT; Kerberos up to its type, SNMP up to its version
 //
 // Nothing of other protocols.
 func (s *Sampler) start(f *packet.Flow, p *packet.Packet) []byte {
@@ -136,8 +139,73 @@ func startLine(b []byte) int {
 			return len(b)
 		}
 		return bytes.IndexByte(b, '\n') + 1
+	case bytes.HasPrefix(line, []byte("USER ")), bytes.HasPrefix(line, []byte("APOP ")):
+		return len("USER ")
+	case b[0] == '*':
+		return redisCommand(b)
+	case whole && isMemcached(line):
+		return len(line) + len("\r\n")
 	}
 	return 0
+}
+
+// redisCommand returns the length of an array's header and the name that is its first element
+// (https://redis.io/docs/latest/develop/reference/protocol-spec/), 0 if b begins with none.
+func redisCommand(b []byte) int {
+	at := 0
+	for _, kind := range []byte{'*', '$'} {
+		if at >= len(b) || b[at] != kind {
+			return 0
+		}
+		from := at + 1
+		for at = from; at < len(b) && isDigit(b[at]); at++ {
+		}
+		if at == from || at-from > 9 || !bytes.HasPrefix(b[at:], []byte("\r\n")) {
+			return 0
+		}
+		at += len("\r\n")
+	}
+	const longest = 16
+	from := at
+	for at < len(b) && (b[at]|0x20 >= 'a' && b[at]|0x20 <= 'z') {
+		at++
+	}
+	if at == from || at-from > longest || !bytes.HasPrefix(b[at:], []byte("\r\n")) {
+		return 0
+	}
+	return at + len("\r\n")
+}
+
+// isMemcached wants the line of a command that stores, or that a value is sent behind (protocol.txt of memcached):
+// a word, a key, and numbers.
+func isMemcached(line []byte) bool {
+	const longest = 300 // keys have up to 250 bytes
+	if len(line) > longest {
+		return false
+	}
+	words := bytes.Fields(line)
+	if len(words) < 4 || len(words) > 7 {
+		return false
+	}
+	numbers := 3
+	switch string(words[0]) {
+	case "set", "add", "replace", "append", "prepend", "cas":
+	case "VALUE":
+		numbers = 2
+	default:
+		return false
+	}
+	if len(words) < 2+numbers {
+		return false
+	}
+	for _, w := range words[2 : 2+numbers] {
+		for _, c := range w {
+			if !isDigit(c) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 var versions = [][]byte{[]byte("HTTP/1."), []byte("RTSP/1."), []byte("RTSP/2."), []byte("SIP/2.")}
@@ -203,7 +271,7 @@ func headerLines(b []byte) int {
 
 var greetings = [][]byte{
 	[]byte("220 "), []byte("220-"), []byte("EHLO "), []byte("HELO "), []byte("STARTTLS"), []byte("AUTH TLS"), []byte("AUTH SSL"),
-	[]byte("+OK "), []byte("STLS"), []byte("* OK "), []byte("RFB 00"), []byte("@RSYNCD: "),
+	[]byte("+OK"), []byte("STLS"), []byte("* OK "), []byte("RFB 00"), []byte("@RSYNCD: "),
 }
 
 func isGreeting(line []byte) bool {
@@ -238,12 +306,31 @@ func datagram(b []byte, length int) []byte {
 		return b
 	case (first == 0x38 || first == 0x40) && length >= 14 && length <= 100: // OpenVPN's hard resets
 		return b
-	case first == 0x30 && length >= 20: // SNMP's sequence, whose version is before the community
-		for n := 2; n <= 4; n++ {
-			if len(b) > n+2 && b[n] == 2 && b[n+1] == 1 && b[n+2] <= 3 {
-				return b[:n+3]
-			}
+	case first == 0x30 && length >= 20:
+		return sequence(b)
+	case first >= 0x6a && first <= 0x6d || first == 0x7e: // Kerberos (RFC 4120, section 5.10): version 5, and what it is
+		if n := min(len(b), 24); bytes.Contains(b[:n], []byte{3, 2, 1, 5}) {
+			return b[:n]
 		}
+	case len(b) >= 28 && (b[17] == 0x10 || b[17] == 0x20) && int(be.Uint32(b[24:])) == length: // IKE (RFC 7296, section 3.1)
+		return b[:28]
+	case len(b) >= 32 && be.Uint32(b) == 0 && int(be.Uint32(b[28:])) == length-4: // the same behind its marker (RFC 3948, section 2.2)
+		return b[:32]
+	case (first >= 1 && first <= 5 || first == 11) && len(b) >= 20 && int(be.Uint16(b[2:])) == length: // RADIUS (RFC 2865, section 3)
+		return b[:20]
+	case first >= 1 && first <= 13 && len(b) == length && isDHCPv6(b):
+		return b
+	case first == 0 && len(b) > 2 && (b[1] == 1 || b[1] == 2) && isTFTP(b[2:]):
+		return b
+	case len(b) > 8 && be.Uint32(b[4:]) == 1<<16: // memcached's frame header: the only datagram
+		if n := startLine(b[8:]); n > 0 {
+			return b[:8+n]
+		}
+		if bytes.HasPrefix(b[8:], []byte("stats\r\n")) {
+			return b
+		}
+	case bytes.HasPrefix(b, []byte("d1:ad2:id20:")), bytes.HasPrefix(b, []byte("d1:rd2:id20:")): // BitTorrent's DHT (BEP 5)
+		return b[:12]
 	case first >= 'A' && first <= 'Z':
 		if n := startLine(b); n > 0 && n <= len(b) {
 			return b[:n]
@@ -252,6 +339,49 @@ func datagram(b []byte, length int) []byte {
 		return b[:12]
 	}
 	return nil
+}
+
+// sequence returns what travels of an ASN.1 sequence that begins with a small number: of SNMP up to the version and
+// the kind of what follows, which is the community; a search of LDAP, its entries and its end (RFC 4511, section 4.5).
+func sequence(b []byte) []byte {
+	for n := 2; n <= 4; n++ {
+		if len(b) <= n+3 || b[n] != 2 || b[n+1] != 1 {
+			continue
+		}
+		switch b[n+3] {
+		case 0x63, 0x64, 0x65:
+			return b
+		case 0x04, 0x30:
+			if b[n+2] <= 3 {
+				return b[:n+4]
+			}
+		}
+	}
+	return nil
+}
+
+// isDHCPv6 wants options up to the end, one of which names the client or the server (RFC 8415, sections 8 and 21).
+func isDHCPv6(b []byte) bool {
+	named := false
+	for at := 4; at < len(b); {
+		if at+4 > len(b) {
+			return false
+		}
+		id, n := binary.BigEndian.Uint16(b[at:]), int(binary.BigEndian.Uint16(b[at+2:]))
+		if id == 0 || id > 150 || at+4+n > len(b) {
+			return false
+		}
+		named = named || id <= 2 && n >= 6
+		at += 4 + n
+	}
+	return named
+}
+
+// isTFTP wants a name and a mode (RFC 1350, section 5).
+func isTFTP(b []byte) bool {
+	_, mode, _ := bytes.Cut(b, []byte{0})
+	mode, _, _ = bytes.Cut(mode, []byte{0})
+	return bytes.EqualFold(mode, []byte("octet")) || bytes.EqualFold(mode, []byte("netascii"))
 }
 
 // isQUICInitial wants an Initial of version 1 (RFC 9000, section 17.2.2), of version 2 (RFC 9369, section 3.2)
@@ -276,7 +406,8 @@ func isDNSStream(b []byte) bool {
 	return len(b) >= 2+least && binary.BigEndian.Uint16(b) >= least && isDNS(b[2:])
 }
 
-// isDNS wants a message with one question, or mDNS's with none or many, whose first name is one (RFC 1035,
+// isDNS wants a message with one question, or mDNS's with none or many, whose first name is one; a record has 11
+// bytes at least (RFC 1035,
 // section 4.1).
 func isDNS(b []byte) bool {
 	const header = 12
@@ -285,7 +416,7 @@ func isDNS(b []byte) bool {
 	}
 	be := binary.BigEndian
 	questions, records := be.Uint16(b[4:]), int(be.Uint16(b[6:]))+int(be.Uint16(b[8:]))+int(be.Uint16(b[10:]))
-	if opcode := b[2] >> 3 & 15; opcode > 6 || b[3]&0x40 != 0 || questions > 64 || records > 512 || questions == 0 && records == 0 {
+	if opcode := b[2] >> 3 & 15; opcode > 6 || b[3]&0x40 != 0 || questions > 64 || records > 65535/11 || questions == 0 && records == 0 {
 		return false
 	}
 	for at, names := header, 0; at < len(b); names++ {

@@ -8,7 +8,9 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/tapweave/tapweave/enricher/application/applicationtest"
 	"github.com/tapweave/tapweave/proto/columns"
+	"github.com/tapweave/tapweave/proto/packet"
 )
 
 // part is a segment or a datagram of one side.
@@ -22,20 +24,25 @@ type part struct {
 
 const firstByte = 1 << 33
 
+// endsOf are the ends that a sample's name depends on.
+func endsOf(s *applicationtest.Sample) Ends {
+	return Ends{Addresses: [2]packet.Addr{1: s.Group}, Ports: s.Ports, UDP: s.Datagrams()}
+}
+
 // whole are a sample's parts without any cut.
-func (s *sample) whole(client, server bool) (parts []part) {
-	if client && len(s.client) > 0 {
-		parts = append(parts, part{0, 0, s.client, 0, false})
+func whole(s *applicationtest.Sample, client, server bool) (parts []part) {
+	if client && len(s.Client) > 0 {
+		parts = append(parts, part{0, 0, s.Client, 0, false})
 	}
-	if server && len(s.server) > 0 {
-		parts = append(parts, part{1, 0, s.server, 0, false})
+	if server && len(s.Server) > 0 {
+		parts = append(parts, part{1, 0, s.Server, 0, false})
 	}
-	for _, d := range s.asks {
+	for _, d := range s.Asks {
 		if client {
 			parts = append(parts, part{0, 0, d, 0, true})
 		}
 	}
-	for _, d := range s.answers {
+	for _, d := range s.Answers {
 		if server {
 			parts = append(parts, part{1, 0, d, 0, true})
 		}
@@ -83,21 +90,21 @@ func cut(parts []part, next func() int) (all []part) {
 }
 
 func TestNames(t *testing.T) {
-	seen := map[Name]bool{}
-	for i := range samples {
-		s := &samples[i]
-		seen[s.app] = true
+	seen := map[string]bool{}
+	for i := range applicationtest.Samples {
+		s := &applicationtest.Samples[i]
+		seen[s.App] = true
 		for _, c := range []struct {
 			client, server bool
-			want           Name
-		}{{true, true, s.app}, {true, false, s.clientOnly}, {false, true, s.serverOnly}} {
-			if got := read(s.whole(c.client, c.server), true, Settings{}).Name(s.ends); got != c.want {
-				t.Errorf("%s (client %v, server %v) is %q, want %q", s.name, c.client, c.server, got, c.want)
+			want           string
+		}{{true, true, s.App}, {true, false, s.ClientOnly}, {false, true, s.ServerOnly}} {
+			if got := read(whole(s, c.client, c.server), true, Settings{}).Name(endsOf(s)).String(); got != c.want {
+				t.Errorf("%s (client %v, server %v) is %q, want %q", s.Name, c.client, c.server, got, c.want)
 			}
 		}
 	}
 	for n := Name(1); n < numNames; n++ {
-		if !seen[n] && n != QUIC { // which package quic has the vectors of
+		if !seen[n.String()] && n != QUIC { // which package quic has the vectors of
 			t.Errorf("no sample of %v", n)
 		}
 	}
@@ -110,33 +117,33 @@ func TestCuts(t *testing.T) {
 	if testing.Short() {
 		rounds = 10
 	}
-	for i := range samples {
-		s := &samples[i]
-		t.Run(s.name, func(t *testing.T) {
-			whole := s.whole(true, true)
-			want := result(read(whole, true, Settings{Keep: 100}), s.ends)
+	for i := range applicationtest.Samples {
+		s := &applicationtest.Samples[i]
+		t.Run(s.Name, func(t *testing.T) {
+			uncut := whole(s, true, true)
+			want := result(read(uncut, true, Settings{Keep: 100}), endsOf(s))
 			check := func(how string, parts []part, syn bool) {
 				t.Helper()
-				if got := result(read(parts, syn, Settings{Keep: 100}), s.ends); got != want {
+				if got := result(read(parts, syn, Settings{Keep: 100}), endsOf(s)); got != want {
 					t.Fatalf("%s:\n%s, whole:\n%s", how, got, want)
 				}
 			}
 			for n := 1; n <= 40; n++ {
-				check(fmt.Sprintf("segments of %d bytes", n), cut(whole, func() int { return n }), true)
+				check(fmt.Sprintf("segments of %d bytes", n), cut(uncut, func() int { return n }), true)
 			}
-			reversed := slices.Clone(whole)
+			reversed := slices.Clone(uncut)
 			slices.SortStableFunc(reversed, func(a, b part) int { return int(b.side) - int(a.side) })
 			check("the server first", reversed, true)
 			for seed := range uint64(rounds) {
 				r := rand.New(rand.NewPCG(seed, 1))
-				parts := cut(whole, func() int { return 1 + r.IntN(60) })
+				parts := cut(uncut, func() int { return 1 + r.IntN(60) })
 				for range 3 {
 					parts = append(parts, parts[r.IntN(len(parts))])
 					if parts[len(parts)-1].datagram {
 						parts = parts[:len(parts)-1]
 					}
 				}
-				if !s.datagrams() {
+				if !s.Datagrams() {
 					r.Shuffle(len(parts), func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
 				}
 				check(fmt.Sprintf("seed %d", seed), parts, true)
@@ -147,21 +154,21 @@ func TestCuts(t *testing.T) {
 
 // Segments that came before the first one seen are put before it while the session is young.
 func TestWithoutSYN(t *testing.T) {
-	for i := range samples {
-		s := &samples[i]
-		if s.datagrams() || s.name == "http" {
+	for i := range applicationtest.Samples {
+		s := &applicationtest.Samples[i]
+		if s.Datagrams() || s.Name == "http" {
 			continue
 		}
-		whole := s.whole(true, true)
-		want := result(read(whole, false, Settings{}), s.ends)
+		uncut := whole(s, true, true)
+		want := result(read(uncut, false, Settings{}), endsOf(s))
 		for seed := range uint64(20) {
 			r := rand.New(rand.NewPCG(seed, 2))
-			parts := cut(whole, func() int { return 20 + r.IntN(60) })
+			parts := cut(uncut, func() int { return 20 + r.IntN(60) })
 			r.Shuffle(len(parts), func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
-			if got := result(read(parts, false, Settings{}), s.ends); got != want && len(parts) <= maxSegments {
+			if got := result(read(parts, false, Settings{}), endsOf(s)); got != want && len(parts) <= maxSegments {
 				// A side whose beginning is not known is looked at where segments begin.
-				if read(parts, false, Settings{}).Name(s.ends) != read(whole, false, Settings{}).Name(s.ends) {
-					t.Errorf("%s, seed %d:\n%s, whole:\n%s", s.name, seed, got, want)
+				if read(parts, false, Settings{}).Name(endsOf(s)) != read(uncut, false, Settings{}).Name(endsOf(s)) {
+					t.Errorf("%s, seed %d:\n%s, whole:\n%s", s.Name, seed, got, want)
 				}
 			}
 		}
@@ -170,14 +177,14 @@ func TestWithoutSYN(t *testing.T) {
 
 // A session that is saved and loaded after any segment goes on as if nothing had been.
 func TestState(t *testing.T) {
-	for i := range samples {
-		s := &samples[i]
-		parts := cut(s.whole(true, true), func() int { return 7 })
-		if !s.datagrams() && len(parts) > 8 {
+	for i := range applicationtest.Samples {
+		s := &applicationtest.Samples[i]
+		parts := cut(whole(s, true, true), func() int { return 7 })
+		if !s.Datagrams() && len(parts) > 8 {
 			parts[1], parts[4] = parts[4], parts[1]
 		}
 		set := Settings{Keep: 20}
-		want := result(read(parts, true, set), s.ends)
+		want := result(read(parts, true, set), endsOf(s))
 		now := new(Session)
 		for n, p := range parts {
 			if p.datagram {
@@ -189,39 +196,39 @@ func TestState(t *testing.T) {
 			loaded := new(Session)
 			rest, err := loaded.Load(append(state[6:], "behind"...))
 			if err != nil || string(rest) != "behind" {
-				t.Fatalf("%s, after %d: %v, %q", s.name, n, err, rest)
+				t.Fatalf("%s, after %d: %v, %q", s.Name, n, err, rest)
 			}
 			if again := loaded.Append(nil); !bytes.Equal(again, state[6:]) {
-				t.Fatalf("%s, after %d: saved again it is %x, not %x", s.name, n, again, state[6:])
+				t.Fatalf("%s, after %d: saved again it is %x, not %x", s.Name, n, again, state[6:])
 			}
 			now = loaded
 		}
 		now.End(&set)
-		if got := result(now, s.ends); got != want {
-			t.Errorf("%s:\n%s, without being saved:\n%s", s.name, got, want)
+		if got := result(now, endsOf(s)); got != want {
+			t.Errorf("%s:\n%s, without being saved:\n%s", s.Name, got, want)
 		}
 	}
 }
 
 // Wherever a hole is, what was found before it stays, and nothing is taken for another protocol.
 func TestHoles(t *testing.T) {
-	for i := range samples {
-		s := &samples[i]
-		if s.datagrams() {
+	for i := range applicationtest.Samples {
+		s := &applicationtest.Samples[i]
+		if s.Datagrams() {
 			continue
 		}
 		for seed := range uint64(200) {
 			r := rand.New(rand.NewPCG(seed, 3))
-			parts := cut(s.whole(true, true), func() int { return 1 + r.IntN(80) })
+			parts := cut(whole(s, true, true), func() int { return 1 + r.IntN(80) })
 			lost := r.IntN(len(parts))
 			sampled := slices.Clone(parts)
 			p := &sampled[lost]
 			p.size, p.data = len(p.data), p.data[:r.IntN(len(p.data))] // it travels without its end
 			for _, parts := range [][]part{slices.Delete(slices.Clone(parts), lost, lost+1), sampled} {
-				got := read(parts, true, Settings{}).Name(s.ends)
-				if got != s.app && got != s.clientOnly && got != s.serverOnly && got != Unknown && !((s.app == HTTP2 || s.app == SOCKS) && got == HTTP) {
+				got := read(parts, true, Settings{}).Name(endsOf(s)).String()
+				if got != s.App && got != s.ClientOnly && got != s.ServerOnly && got != "" && !((s.App == "http2" || s.App == "socks") && got == "http") {
 					// (What SOCKS carries is recognised where SOCKS itself is lost, and a request before an upgrade is one.)
-					t.Errorf("%s, seed %d, without part %d: %v", s.name, seed, lost, got)
+					t.Errorf("%s, seed %d, without part %d: %v", s.Name, seed, lost, got)
 				}
 			}
 		}
@@ -230,19 +237,19 @@ func TestHoles(t *testing.T) {
 
 // The two sides of two protocols are neither's third.
 func TestCrossed(t *testing.T) {
-	for i := range samples {
-		for j := range samples {
-			a, b := &samples[i], &samples[j]
-			if a.datagrams() != b.datagrams() {
+	for i := range applicationtest.Samples {
+		for j := range applicationtest.Samples {
+			a, b := &applicationtest.Samples[i], &applicationtest.Samples[j]
+			if a.Datagrams() != b.Datagrams() {
 				continue
 			}
-			crossed := read(append(a.whole(true, false), b.whole(false, true)...), true, Settings{})
-			got := crossed.Name(a.ends)
+			crossed := read(append(whole(a, true, false), whole(b, false, true)...), true, Settings{})
+			got := crossed.Name(endsOf(a))
 			if crossed.Verdicts[0].Set.has(got) && crossed.Verdicts[1].Set.has(got) {
 				continue // "USER x" and "+OK" are POP3, whoever else may have said either
 			}
-			if got != Unknown && got != a.app && got != b.app && got != HTTP {
-				t.Errorf("%s asks, %s answers: %v", a.name, b.name, got)
+			if got != Unknown && got.String() != a.App && got.String() != b.App && got != HTTP {
+				t.Errorf("%s asks, %s answers: %v", a.Name, b.Name, got)
 			}
 		}
 	}
@@ -274,10 +281,10 @@ func TestRandom(t *testing.T) {
 
 func fields(t *testing.T, name string) *columns.Session {
 	t.Helper()
-	for i := range samples {
-		if s := &samples[i]; s.name == name {
+	for i := range applicationtest.Samples {
+		if s := &applicationtest.Samples[i]; s.Name == name {
 			row := columns.NewSession()
-			read(s.whole(true, true), true, Settings{}).Fill(row, 0)
+			read(whole(s, true, true), true, Settings{}).Fill(row, 0)
 			return row
 		}
 	}
@@ -381,8 +388,8 @@ func TestBounds(t *testing.T) {
 		s := new(Session)
 		most := 0
 		for range 400 {
-			sample := &samples[r.IntN(len(samples))]
-			b := bytes.Repeat(sample.client, 1+r.IntN(20))
+			sample := &applicationtest.Samples[r.IntN(len(applicationtest.Samples))]
+			b := bytes.Repeat(sample.Client, 1+r.IntN(20))
 			side := uint8(r.IntN(2))
 			s.Segment(&set, side, Place{Pos: int64(r.IntN(100_000)), Size: int64(len(b)), Begin: 0, Known: r.IntN(2) == 0, Settled: r.IntN(2) == 0}, b)
 			most = max(most, s.Bytes)

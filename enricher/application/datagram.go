@@ -187,15 +187,24 @@ func isDHCP(b []byte, size int) answer {
 
 // isSNMP knows messages of versions 1, 2c (RFC 1157; RFC 3416) and 3 (RFC 3412, section 6).
 func isSNMP(b []byte, size int) answer {
-	if len(b) < 10 || b[0] != 0x30 {
+	if len(b) < 6 || b[0] != 0x30 {
 		return none
 	}
 	n, at := derLength(b[1:])
-	if at == 0 || 1+at+n != size || len(b) < 1+at+6 {
+	if at == 0 || 1+at+n != size || len(b) < 1+at+4 {
 		return none
 	}
 	v := b[1+at:]
 	if v[0] != 2 || v[1] != 1 || v[2] > 3 {
+		return none
+	}
+	if len(v) == 4 && len(b) < size {
+		if v[2] == 3 && v[3] == 0x30 || v[2] != 3 && v[3] == 4 {
+			return named(sure, SNMP, done) // cut where the secret begins
+		}
+		return none
+	}
+	if len(v) < 6 {
 		return none
 	}
 	if v[2] == 3 {
@@ -376,13 +385,16 @@ func isNTP(b []byte, size int) answer {
 
 // isRADIUS knows packets by their length and attributes (RFC 2865, sections 3 and 5).
 func isRADIUS(b []byte, size int) answer {
-	if len(b) < 20 || len(b) < size || int(be.Uint16(b[2:])) != size {
+	if len(b) < 20 || int(be.Uint16(b[2:])) != size {
 		return none
 	}
 	switch b[0] {
 	case 1, 2, 3, 4, 5, 11:
 	default:
 		return none
+	}
+	if len(b) < size {
+		return named(maybe, RADIUS, done)
 	}
 	n := 0
 	for a := b[20:]; len(a) > 0; n++ {

@@ -3,14 +3,15 @@ package application
 import (
 	"testing"
 
+	"github.com/tapweave/tapweave/enricher/application/applicationtest"
 	"github.com/tapweave/tapweave/proto/columns"
 )
 
 // FuzzStream: what is found does not depend on where the bytes are cut; nothing panics, all is bounded.
 func FuzzStream(f *testing.F) {
-	for i := range samples {
-		if s := &samples[i]; !s.datagrams() {
-			f.Add(s.client, s.server, uint16(7))
+	for i := range applicationtest.Samples {
+		if s := &applicationtest.Samples[i]; !s.Datagrams() {
+			f.Add(s.Client, s.Server, uint16(7))
 		}
 	}
 	f.Fuzz(func(t *testing.T, client, server []byte, size uint16) {
@@ -28,9 +29,9 @@ func FuzzStream(f *testing.F) {
 }
 
 func FuzzDatagrams(f *testing.F) {
-	for i := range samples {
-		if s := &samples[i]; s.datagrams() {
-			f.Add(s.asks[0], s.asks[len(s.asks)-1], uint16(0))
+	for i := range applicationtest.Samples {
+		if s := &applicationtest.Samples[i]; s.Datagrams() {
+			f.Add(s.Asks[0], s.Asks[len(s.Asks)-1], uint16(0))
 		}
 	}
 	f.Fuzz(func(t *testing.T, a, b []byte, more uint16) {
@@ -45,10 +46,10 @@ func FuzzDatagrams(f *testing.F) {
 
 // FuzzLoad: whatever the bytes of a state, a session that was loaded from them can be used.
 func FuzzLoad(f *testing.F) {
-	for i := range samples {
-		s := &samples[i]
+	for i := range applicationtest.Samples {
+		s := &applicationtest.Samples[i]
 		session := new(Session)
-		for _, p := range cut(s.whole(true, true), func() int { return 30 })[:1] {
+		for _, p := range cut(whole(s, true, true), func() int { return 30 })[:1] {
 			if p.datagram {
 				session.Datagram(&Settings{}, 0, p.data, len(p.data))
 			} else {
@@ -56,7 +57,7 @@ func FuzzLoad(f *testing.F) {
 				session.Segment(&Settings{}, 0, Place{Pos: firstByte + 100, Size: int64(len(p.data)), Begin: firstByte, Known: true}, p.data)
 			}
 		}
-		f.Add(session.Append(nil), s.client)
+		f.Add(session.Append(nil), s.Client)
 	}
 	f.Fuzz(func(t *testing.T, state, more []byte) {
 		s := new(Session)

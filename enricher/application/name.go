@@ -137,7 +137,7 @@ func together(a, b Verdict) Name {
 
 // alone is the name of a set. A request that asks for an upgrade is HTTP until the server takes it up.
 func alone(s Set) Name {
-	if s == set(HTTP, WebSocket) {
+	if s == set(HTTP, WebSocket) || s == set(HTTP, HTTP2) {
 		return HTTP
 	}
 	return s.only()

@@ -350,9 +350,12 @@ func (r *Reader) noteRequest(s *Session, b []byte) (h http.Head, full bool) {
 		f.Method, f.Host, f.Path = s.text(h.Method, maxText), s.text(h.Host, maxText), s.text(h.Path, maxPath)
 		f.UserAgent = s.text(h.UserAgent, maxText)
 	}
-	if bytes.EqualFold(h.Upgrade, []byte("websocket")) {
-		if v := &s.Verdicts[r.Side]; !r.Inner && v.Set == set(HTTP) {
+	if v := &s.Verdicts[r.Side]; !r.Inner && v.Set == set(HTTP) {
+		switch {
+		case bytes.EqualFold(h.Upgrade, []byte("websocket")):
 			v.Set = set(HTTP, WebSocket)
+		case bytes.EqualFold(h.Upgrade, []byte("h2c")):
+			v.Set = set(HTTP, HTTP2)
 		}
 	}
 	return h, s.listed(&f.Hosts, h.Host)
