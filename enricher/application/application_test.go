@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tapweave/tapweave/enricher/application/applicationtest"
@@ -104,7 +105,7 @@ func TestNames(t *testing.T) {
 		}
 	}
 	for n := Name(1); n < numNames; n++ {
-		if !seen[n.String()] && n != QUIC { // which package quic has the vectors of
+		if !seen[n.String()] {
 			t.Errorf("no sample of %v", n)
 		}
 	}
@@ -255,6 +256,26 @@ func TestCrossed(t *testing.T) {
 	}
 }
 
+// What differs in a byte from a protocol's first packet is the same protocol, or none, or what its kin is.
+func TestMutations(t *testing.T) {
+	kin := map[string]string{"nbns": "dns", "http2": "http"} // names of NetBIOS; an upgrade to HTTP/2 that fails
+	for i := range applicationtest.Samples {
+		s := &applicationtest.Samples[i]
+		for j := range 400 {
+			r := rand.New(rand.NewPCG(uint64(i), uint64(j)))
+			parts := whole(s, true, true)
+			for k := range parts {
+				parts[k].data = slices.Clone(parts[k].data)
+				parts[k].data[r.IntN(min(len(parts[k].data), 24))] ^= byte(1 << r.IntN(8))
+			}
+			got := read(parts, true, Settings{}).Name(endsOf(s)).String()
+			if got != "" && got != s.App && got != s.ClientOnly && got != s.ServerOnly && kin[s.App] != got {
+				t.Errorf("%s, seed %d: %s", s.Name, j, got)
+			}
+		}
+	}
+}
+
 // Random bytes are nothing.
 func TestRandom(t *testing.T) {
 	n := 200_000
@@ -326,6 +347,11 @@ func TestFields(t *testing.T) {
 	}
 	if row = fields(t, "http2"); row.HTTPMethod != "GET" || row.HTTPHost != "www.example.com" || row.HTTPPath != "/" || row.HTTPStatus != 200 {
 		t.Errorf("%+v", row)
+	}
+	for _, name := range []string{"quic", "quic version 2"} {
+		if row = fields(t, name); row.TLSSNI != "example.com" || row.TLSALPN != "alpn" || row.TLSVersion != "TLSv1.3" || !strings.HasPrefix(row.TLSJA4, "q13d0211an_") {
+			t.Errorf("%s: %+v", name, row)
+		}
 	}
 	// The answer belongs to the first question, though another came before.
 	for _, name := range []string{"dns over tcp", "dns"} {

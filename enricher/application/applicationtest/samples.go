@@ -3,6 +3,7 @@ package applicationtest
 
 import (
 	"bytes"
+	_ "embed" // testdata
 	"encoding/binary"
 	"encoding/hex"
 	"strings"
@@ -148,7 +149,15 @@ var mysqlGreeting = func() []byte {
 	return join(len(b), 0, 0, 0, b)
 }()
 
-// Samples of all protocols but QUIC, of which package quic has the vectors.
+// A client's first packets of QUIC versions 1 and 2, protected: RFC 9001 and RFC 9369, appendix A.2.
+var (
+	//go:embed testdata/rfc9001-a2.hex
+	quicV1 string
+	//go:embed testdata/rfc9369-a2.hex
+	quicV2 string
+)
+
+// Samples are of all protocols that are recognised.
 var Samples = []Sample{
 	{Name: "tls 1.3", App: "tls", Client: helloOf("example.com"), Server: serverHello13, ClientOnly: "tls", ServerOnly: "tls"},
 	{Name: "tls 1.2", App: "tls", Client: helloOf("example.com"), Server: serverHello12, ClientOnly: "tls", ServerOnly: "tls"},
@@ -218,6 +227,8 @@ var Samples = []Sample{
 	{Name: "stun over tcp", App: "stun", Client: stun(), ClientOnly: "stun"},
 
 	{Name: "dns", App: "dns", Asks: [][]byte{dnsQuery(7, "a.example", 1), dnsQuery(8, "a.example", 28)}, Answers: [][]byte{dnsAnswer(8, "a.example", 28), dnsAnswer(7, "a.example", 1, x("c0000201"), x("c0000202"))}, ClientOnly: "dns", ServerOnly: "dns"},
+	{Name: "quic", App: "quic", Asks: [][]byte{x(quicV1)}, ClientOnly: "quic"},
+	{Name: "quic version 2", App: "quic", Asks: [][]byte{x(quicV2)}, ClientOnly: "quic"},
 	{Name: "mdns", App: "mdns", Asks: [][]byte{dnsQuery(0, "_ipp._tcp.local", 12)}, ClientOnly: "mdns", Ports: [2]uint16{5353, 5353}},
 	{Name: "llmnr", App: "llmnr", Asks: [][]byte{dnsQuery(9, "wpad", 1)}, ClientOnly: "llmnr", Group: packet.Addr{0: 0xff, 1: 0x02, 13: 1, 15: 3}},
 	{Name: "nbns", App: "nbns", Asks: [][]byte{dnsQuery(9, "FHEPFCELEHFCEPFFFACACACACACACABN", 32)}, ClientOnly: "nbns"},
