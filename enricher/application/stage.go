@@ -60,8 +60,13 @@ const (
 func (r *Reader) step(s *Session, b []byte) int {
 	switch r.Stage {
 	case start:
+		if uint64(len(b)) < r.Mark {
+			return 0
+		}
 		a := recogniseStream(b, r.Certain, false)
 		if a.kind == more {
+			// All recognisers look at all bytes: it would be dear to ask them for every byte of a long line.
+			r.Mark = uint64(len(b) + 1 + len(b)/32)
 			return 0
 		}
 		return r.recognised(s, a, len(b))
@@ -138,11 +143,12 @@ func (r *Reader) skip(b []byte, n int) int {
 
 // inside goes on with whatever comes next, inside the protocol that gave the name.
 func (r *Reader) inside() {
-	r.Stage, r.Inner, r.Certain, r.Count = start, true, true, 0
+	r.Stage, r.Inner, r.Certain, r.Count, r.Mark = start, true, true, 0, 0
 }
 
 // recognised takes note of what n bytes are, and returns how many of them that makes use of.
 func (r *Reader) recognised(s *Session, a answer, n int) int {
+	r.Mark = 0
 	if a.set == 0 {
 		r.Count++
 		if r.Certain || r.Inner || r.Count >= maxTries {
@@ -187,6 +193,7 @@ func (r *Reader) gap(s *Session, n int64) {
 	r.Certain, r.Skip = false, 0
 	switch r.Stage {
 	case start:
+		r.Mark = 0
 		if r.Inner {
 			r.Stage = done
 		}

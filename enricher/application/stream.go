@@ -31,7 +31,7 @@ type Reader struct {
 	Skip   int64  // bytes of a body, or of a frame, to be skipped
 	Inner  bool   // what is read lies inside another protocol, which gave the name
 	Count  int    // lines, segments or datagrams that the stage has looked at
-	Mark   uint64 // what the last datagram bore: see rtp
+	Mark   uint64 // length of Buffer below which the stage has no need to look; of datagrams what the last bore: see rtp
 	Doubt  Verdict
 	HTTP2  *http2.Side
 	QUIC   *quic.Hello

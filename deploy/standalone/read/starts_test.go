@@ -112,3 +112,58 @@ func applications(t *testing.T, path string, o Options) map[string]string {
 	}
 	return all
 }
+
+// FuzzApplications cuts what the sides of the captures' sessions begin with, and wants the name of the whole.
+func FuzzApplications(f *testing.F) {
+	const most = 4 << 10
+	for _, path := range capturetest.Files(f) {
+		var out bytes.Buffer
+		o := DefaultOptions()
+		o.Fold.KeepPayload = most
+		if _, err := Run(o, []string{path}, &out); err != nil {
+			f.Fatal(err)
+		}
+		seen := map[string]int{}
+		for d := json.NewDecoder(&out); d.More(); {
+			var s struct {
+				App      string
+				Protocol uint8  `json:"ip_protocol"`
+				Src      []byte `json:"src_payload"`
+				Dst      []byte `json:"dst_payload"`
+			}
+			if err := d.Decode(&s); err != nil {
+				f.Fatal(err)
+			}
+			if len(s.Src)+len(s.Dst) > 0 && seen[s.App] < 3 {
+				seen[s.App]++
+				f.Add(s.Src, s.Dst, s.Protocol == packet.ProtoUDP, uint16(100))
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, src, dst []byte, udp bool, size uint16) {
+		set := application.Settings{Keep: 100}
+		read := func(size int) string {
+			var s application.Session
+			for side, b := range [][]byte{src, dst} {
+				if udp {
+					s.Datagram(&set, uint8(side), b, len(b))
+					s.Datagram(&set, uint8(side), b[:min(size, len(b))], len(b))
+					continue
+				}
+				for at := 0; at < len(b); at += size {
+					n := min(size, len(b)-at)
+					s.Segment(&set, uint8(side), application.Place{Pos: int64(at), Size: int64(n), Known: true}, b[at:at+n])
+				}
+			}
+			if most := 1 << 20; s.Bytes > most {
+				t.Errorf("it holds %d bytes", s.Bytes)
+			}
+			s.End(&set)
+			return s.Name(application.Ends{}).String()
+		}
+		whole, cut := read(1<<30), read(int(size)+1)
+		if whole != cut && !udp {
+			t.Errorf("%q whole, %q in segments of %d", whole, cut, size+1)
+		}
+	})
+}
