@@ -12,6 +12,7 @@ import (
 	"github.com/tapweave/tapweave/enricher/application/applicationtest"
 	"github.com/tapweave/tapweave/proto/columns"
 	"github.com/tapweave/tapweave/proto/packet"
+	"github.com/tapweave/tapweave/proto/pb"
 )
 
 // part is a segment or a datagram of one side.
@@ -107,6 +108,20 @@ func TestNames(t *testing.T) {
 	for n := Name(1); n < numNames; n++ {
 		if !seen[n.String()] {
 			t.Errorf("no sample of %v", n)
+		}
+	}
+}
+
+// The page of the columns lists the names.
+func TestNamesListed(t *testing.T) {
+	var want []string
+	for n := Name(1); n < numNames; n++ {
+		want = append(want, n.String())
+	}
+	slices.Sort(want)
+	for _, c := range columns.Infos(pb.Rows_SESSIONS) {
+		if _, list, _ := strings.Cut(c.Meaning, "): "); c.Name == "app" && list != strings.Join(want, ", ") {
+			t.Errorf("the column app is said to be one of %s, not %s", list, strings.Join(want, ", "))
 		}
 	}
 }

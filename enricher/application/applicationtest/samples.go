@@ -28,7 +28,7 @@ type Sample struct {
 // Datagrams says whether the session is one of UDP.
 func (s *Sample) Datagrams() bool { return s.Asks != nil || s.Answers != nil }
 
-var be, le = binary.BigEndian, binary.LittleEndian
+var be = binary.BigEndian
 
 func x(s string) []byte {
 	b, err := hex.DecodeString(strings.Map(func(r rune) rune {
