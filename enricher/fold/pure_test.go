@@ -42,7 +42,6 @@ var clocks = []string{"After", "AfterFunc", "NewTicker", "NewTimer", "Now", "Sin
 
 // allowed is what does no harm, and why: package, function or variable, what is found there.
 var allowed = map[string]string{
-	"proto/columns: imports net":                                 "for the text of a hardware address; nothing of a network",
 	"enricher/application/dns: imports net/netip":                "addresses as texts",
 	"proto/columns: imports net/netip":                           "addresses as values",
 	"proto/packet: imports net/netip":                            "addresses as values",
