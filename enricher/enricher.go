@@ -273,7 +273,7 @@ func (s *Service) generation(ctx, leaving context.Context, gen *kafka.Generation
 		pending := map[*partition]*commit{}
 		var list []kafka.Commit
 		for _, p := range partitions {
-			if c := p.pending(); c != nil {
+			if c := p.pending(false); c != nil {
 				pending[p] = c
 				list = append(list, c.Commit)
 			}

@@ -61,6 +61,7 @@ type partition struct {
 	sure    written   // where the newest accepted commit found the outputs
 	taking  *snapshot // on its way to tapweave.state
 	ready   *commit   // to be sent next
+	alone   bool      // settle commits it, and not the generation with the others'
 
 	inForce atomic.Pointer[labels.Digest] // label set
 
@@ -263,10 +264,13 @@ func (p *partition) offer() {
 	}
 }
 
-// pending returns what is to be committed.
-func (p *partition) pending() *commit {
+// pending returns what is to be committed: by the generation with that of other partitions, or alone by settle.
+func (p *partition) pending(alone bool) *commit {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if alone != p.alone {
+		return nil
+	}
 	c := p.ready
 	if p.ready = nil; c != nil {
 		c.written = p.written
@@ -309,6 +313,8 @@ func (p *partition) settle(ctx context.Context) error {
 		return err
 	}
 	p.stream.Set(f, o)
+	p.settling(true)
+	defer p.settling(false)
 	s, err := p.snapshot(2)
 	if err == nil {
 		err = p.keep(ctx, s)
@@ -318,7 +324,7 @@ func (p *partition) settle(ctx context.Context) error {
 	}
 	p.commits.Lock()
 	defer p.commits.Unlock()
-	c := p.pending()
+	c := p.pending(true)
 	if c == nil {
 		return errors.New("taking over other settings: outputs are not acknowledged")
 	}
@@ -332,6 +338,12 @@ func (p *partition) settle(ctx context.Context) error {
 	p.committed(c, delivery.Done)
 	p.unsettled, p.older = false, false
 	return nil
+}
+
+func (p *partition) settling(is bool) {
+	p.mu.Lock()
+	p.alone = is
+	p.mu.Unlock()
 }
 
 // acknowledged waits until all outputs are: those that a revision has put out may be on their way.

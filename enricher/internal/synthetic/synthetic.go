@@ -19,7 +19,9 @@ import (
 type Options struct {
 	Seed       uint64
 	Sessions   int
+	First      int // which client's address comes first, up to 60,000 less Sessions
 	Partitions int
+	Restarts   uint64 // of the collectors, before
 	Start      time.Time
 	Span       time.Duration // from the first session's beginning to the last one's end
 	Every      time.Duration // between two batches of a collector
@@ -80,7 +82,7 @@ func Write(o Options) *Log {
 	write := func(partition, collector int, at, watermark int64, kind pb.PacketBatch_Kind, e *batch.Encoder) {
 		sequence[partition][collector]++
 		b := &pb.PacketBatch{
-			Kind: kind, Producer: Collectors[collector], Incarnation: 1, Sequence: sequence[partition][collector],
+			Kind: kind, Producer: Collectors[collector], Incarnation: 1 + o.Restarts, Sequence: sequence[partition][collector],
 			Watermark: watermark, Clock: max(at, watermark), Partitions: uint32(o.Partitions),
 		}
 		if e != nil && e.Len() > 0 {
@@ -129,7 +131,7 @@ func conversation(rng *rand.Rand, o *Options, i int) (s Session, all []sighting)
 	var client, server [16]byte
 	copy(client[:], "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x0a\x01")
 	copy(server[:], "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x0a\x02")
-	binary.BigEndian.PutUint16(client[14:], uint16(i%5000+1))
+	binary.BigEndian.PutUint16(client[14:], uint16(o.First+i%5000+1))
 	server[15] = byte(rng.IntN(20) + 1)
 	s.Src, s.Dst = client, server
 	s.SrcPort, s.DstPort = uint16(20000+i/5000), 443

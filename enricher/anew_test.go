@@ -1,0 +1,190 @@
+package enricher
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"github.com/tapweave/tapweave/enricher/internal/synthetic"
+	"github.com/tapweave/tapweave/proto/record"
+	"github.com/tapweave/tapweave/service/kafka"
+)
+
+// admin is a client for what no service does.
+func (b *bench) admin() *kafkago.Client {
+	return &kafkago.Client{Addr: kafkago.TCP(b.config.Brokers[0])}
+}
+
+// emptied waits until the group has no members.
+func (b *bench) emptied() {
+	b.Helper()
+	b.wait("left by all", func() (bool, string) {
+		r, err := b.admin().DescribeGroups(b.Context(), &kafkago.DescribeGroupsRequest{GroupIDs: []string{b.config.TopicPrefix + Group}})
+		if err != nil || len(r.Groups) != 1 {
+			return false, fmt.Sprint(err)
+		}
+		return len(r.Groups[0].Members) == 0, r.Groups[0].GroupState
+	})
+}
+
+// Where the group's offsets are lost, the outputs begin anew under another log epoch, and that is told.
+func TestLostOffsets(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.topics(partitions)
+	l := synthetic.Write(options(20, 100))
+	m := b.stopped(l)
+	b.emptied()
+	r, err := b.admin().DeleteGroups(b.Context(), &kafkago.DeleteGroupsRequest{GroupIDs: []string{b.config.TopicPrefix + Group}})
+	if err == nil {
+		for _, e := range r.Errors {
+			err = errors.Join(err, e)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := b.start("after")
+	v := newView(b)
+	b.wait("begun anew", func() (bool, string) {
+		v.read()
+		last := v.markers[0][len(v.markers[0])-1]
+		return last.Log > m.Epoch.Log && last.Owner > m.Epoch.Owner, last.String()
+	})
+	s.waitReady()
+	s.stop()
+	if log := s.log.String(); !strings.Contains(log, "no committed offset, but outputs of epoch") || s.counts.degraded.Value() != partitions {
+		t.Errorf("%d degraded, log:\n%s", s.counts.degraded.Value(), log)
+	}
+}
+
+// An input topic that was deleted and made anew is no continuation: its sessions are not taken for repeats of those
+// that the former one had under the same numbers, also where it has more records already.
+func TestInputRemade(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.topics(partitions)
+	before := synthetic.Write(options(21, 60))
+	m := b.stopped(before)
+	b.emptied()
+	topic := b.config.TopicPrefix + record.TopicPackets
+	if r, err := b.admin().DeleteTopics(b.Context(), &kafkago.DeleteTopicsRequest{Topics: []string{topic}}); err != nil || r.Errors[topic] != nil {
+		t.Fatal(err, r)
+	}
+	b.wait("deleted", func() (bool, string) {
+		r, err := b.admin().Metadata(b.Context(), &kafkago.MetadataRequest{})
+		if err != nil {
+			return false, err.Error()
+		}
+		return !slices.ContainsFunc(r.Topics, func(t kafkago.Topic) bool { return t.Name == topic }), "still there"
+	})
+	b.topics(partitions)
+	o := options(22, 200)
+	o.First = 5000
+	after := synthetic.Write(o)
+	b.feed(after.Records)
+	s := b.start("after")
+	// Only what was put out of the first one is there before; the sessions of the second are all to come.
+	v := newView(b)
+	v.read()
+	known := len(v.sessions)
+	sums := v.traffic
+	b.wait("complete", func() (bool, string) {
+		v.read()
+		return len(v.sessions) >= known+len(after.Sessions), fmt.Sprintf("%d sessions, %d before", len(v.sessions), known)
+	})
+	b.wait("booked", func() (bool, string) {
+		v.read()
+		n := v.traffic.Sessions - sums.Sessions
+		return n == int64(len(after.Sessions)), fmt.Sprintf("%d sessions booked", n)
+	})
+	s.stop()
+	if last := v.markers[0][len(v.markers[0])-1]; last.Log <= m.Epoch.Log {
+		t.Errorf("the log epoch is still %v", last)
+	}
+	if log := s.log.String(); !strings.Contains(log, "outputs begin anew") || s.counts.degraded.Value() == 0 {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+// The number of input partitions grows as the operator's page says: everything is read first, then the topic, then the
+// setting. Nothing is lost or counted twice, and what was made for the former number is refused from then on.
+func TestMorePartitions(t *testing.T) {
+	t.Parallel()
+	const few = 2
+	b := newBench(t)
+	b.topics(few)
+	o := options(23, 100)
+	o.Partitions = few
+	first := synthetic.Write(o)
+	b.feed(first.Records)
+	c := config(b.config, "before")
+	c.Partitions = few
+	s := b.startWith(c)
+	newView(b).complete(first)
+	s.stop()
+	for _, topic := range []string{record.TopicPackets, record.TopicState} {
+		name := b.config.TopicPrefix + topic
+		r, err := b.admin().CreatePartitions(b.Context(), &kafkago.CreatePartitionsRequest{Topics: []kafkago.TopicPartitionsConfig{{Name: name, Count: partitions}}})
+		if err == nil {
+			err = r.Errors[name]
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.wait("grown", func() (bool, string) {
+		_, err := b.client.EnsureTopics(b.Context(), false, kafka.Topic{Name: record.TopicPackets, Partitions: partitions}, kafka.Topic{Name: record.TopicState, Partitions: partitions})
+		return err == nil, fmt.Sprint(err)
+	})
+	o = options(24, 200)
+	o.First, o.Restarts, o.Start = 5000, 1, o.Start.Add(15*time.Minute) // behind the last watermark
+	second := synthetic.Write(o)
+	s = b.start("after")
+	s.waitReady()
+	b.feed(first.Records[:10]) // of a collector that was forgotten
+	b.feed(second.Records)
+	newView(b).complete(&synthetic.Log{Sessions: slices.Concat(first.Sessions, second.Sessions)})
+	s.stop()
+	if n := s.counts.degraded.Value(); n != 0 {
+		t.Errorf("%d degraded assignments", n)
+	}
+}
+
+// Records of others on tapweave.sessions and tapweave.state say nothing about numbers, and do no harm.
+func TestForeignRecords(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.topics(partitions)
+	o := options(25, 100)
+	o.Long = true
+	l := synthetic.Write(o)
+	foreign := func() {
+		for _, topic := range []string{record.TopicState, record.TopicPackets} {
+			for p := range partitions {
+				if _, err := b.client.Produce(b.Context(), topic, p, kafka.Record{Value: []byte("a record of somebody else")}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	c := b.child()
+	v := newView(b)
+	b.wait("folding", func() (bool, string) { v.read(); return len(v.markers[0]) > 0, "" })
+	b.feedSlowly(l.Records[:len(l.Records)/2], time.Second)
+	foreign()
+	c.kill()
+	foreign()
+	s := b.start("after")
+	b.feed(l.Records[len(l.Records)/2:])
+	v.complete(l)
+	s.stop()
+	if n := s.counts.degraded.Value(); n != 0 {
+		t.Errorf("%d degraded assignments", n)
+	}
+}
