@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -190,4 +191,12 @@ func (c Config) decoder() (decode.Configuration, error) {
 	}
 	d.Payload = c.Sampling.Mode != "none"
 	return d, nil
+}
+
+// keep is for how long the topic should keep what collectors write: for so long the enrichers may be away.
+const keep = 12 * time.Hour
+
+// Warnings asks Kafka, and returns what it does not give that delivery needs.
+func Warnings(ctx context.Context, c Config) []string {
+	return kafka.Warnings(ctx, c.Kafka, keep, record.TopicPackets)
 }

@@ -188,3 +188,33 @@ func TestForeignRecords(t *testing.T) {
 		t.Errorf("%d degraded assignments", n)
 	}
 }
+
+// -check tells what the topics do not give.
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for topic, keep := range map[string]time.Duration{record.TopicPackets: 48 * time.Hour, record.TopicState: 24 * time.Hour, record.TopicSessions: time.Hour} {
+		if _, err := b.client.EnsureTopics(b.Context(), true, kafka.TopicsConfig{Create: true, Replicas: 1, Retention: keep}.Topic(topic, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := config(b.config, "one")
+	prefix := "topic " + b.config.TopicPrefix
+	var rest []string
+	for _, w := range Warnings(b.Context(), c) {
+		if !strings.Contains(w, "has 1 replica") {
+			rest = append(rest, w)
+		}
+	}
+	want := []string{
+		prefix + record.TopicSessions + " keeps its records for 1h0m0s: what is not read by then is lost; keep them for 12h0m0s or more",
+		prefix + record.TopicState + " keeps its records for 24h0m0s, less than " + b.config.TopicPrefix + record.TopicPackets + ": after a pause as long as that, snapshots are gone and outputs begin anew; keep them as long",
+	}
+	if !slices.Equal(rest, want) {
+		t.Errorf("%s\nwant %s", strings.Join(rest, "\n"), strings.Join(want, "\n"))
+	}
+	c.Kafka.Brokers = []string{"127.0.0.1:1"}
+	if got := Warnings(b.Context(), c); len(got) != 1 || !strings.Contains(got[0], "not checked: Kafka at 127.0.0.1:1") {
+		t.Errorf("nobody there: %q", got)
+	}
+}

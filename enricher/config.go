@@ -1,6 +1,7 @@
 package enricher
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -177,4 +178,12 @@ func DefaultConfig() Config {
 		Admin:  admin.Config{Listen: ":8082"},
 		Log:    logging.DefaultConfig(),
 	}
+}
+
+// keep is for how long the topics should keep what an enricher reads: for so long it may be away.
+const keep = 12 * time.Hour
+
+// Warnings asks Kafka, and returns what it does not give that delivery needs.
+func Warnings(ctx context.Context, c Config) []string {
+	return kafka.Warnings(ctx, c.Kafka, keep, record.TopicPackets, record.TopicState, record.TopicSessions)
 }

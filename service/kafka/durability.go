@@ -3,11 +3,14 @@ package kafka
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
 
 	kafka "github.com/segmentio/kafka-go"
+
+	"github.com/tapweave/tapweave/proto/record"
 )
 
 // Durability returns in words what the brokers do not give that delivery needs: acknowledged records that outlive the
@@ -81,5 +84,32 @@ func (c *Client) Durability(ctx context.Context, keep time.Duration, topics ...s
 			warn("topic %s keeps its records for %s: what is not read by then is lost; keep them for %s or more", t.Name, time.Duration(ms)*time.Millisecond, keep)
 		}
 	}
+	retention := func(topic string) (time.Duration, bool) {
+		ms, err := strconv.ParseInt(configs[c.name(topic)]["retention.ms"], 10, 64)
+		if err == nil && ms < 0 {
+			return math.MaxInt64, true
+		}
+		return time.Duration(ms) * time.Millisecond, err == nil
+	}
+	state, ok := retention(record.TopicState)
+	if packets, known := retention(record.TopicPackets); ok && known && state < packets {
+		warn("topic %s keeps its records for %s, less than %s: after a pause as long as that, snapshots are gone and outputs begin anew; keep them as long", c.name(record.TopicState), state, c.name(record.TopicPackets))
+	}
 	return warnings, nil
+}
+
+// Warnings is [Client.Durability] for a program that only asks: what keeps it from asking is a warning too.
+func Warnings(ctx context.Context, c Config, keep time.Duration, topics ...string) []string {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	client, err := New(c)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	defer client.Close()
+	warnings, err := client.Durability(ctx, keep, topics...)
+	if err != nil {
+		warnings = append(warnings, "not checked: "+err.Error())
+	}
+	return warnings
 }

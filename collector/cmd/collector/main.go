@@ -18,6 +18,7 @@ func main() {
 		Defaults: collector.DefaultConfig(),
 		Logging:  func(c collector.Config) logging.Config { return c.Log },
 		Admin:    func(c collector.Config) admin.Config { return c.Admin },
+		Warnings: collector.Warnings,
 		Run: func(ctx context.Context, c collector.Config, log *slog.Logger) error {
 			return collector.New(c, collector.Dependencies{Log: log, Reloads: reloads}).Run(ctx)
 		},

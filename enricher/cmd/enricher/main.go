@@ -26,6 +26,7 @@ func main() {
 			_, _, err := source.NewCompiler(c.Labels).Compile()
 			return err
 		},
+		Warnings: enricher.Warnings,
 		Run: func(ctx context.Context, c enricher.Config, log *slog.Logger) error {
 			s, err := enricher.New(c, enricher.Dependencies{Log: log})
 			if err != nil {
