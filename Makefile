@@ -176,6 +176,10 @@ logs: ## follow the logs of what make up started
 sql: ## a SQL prompt on the ClickHouse that make up started
 	@. deploy/compose/.env && $(COMPOSE) $(FILES) exec clickhouse clickhouse-client --user reader --password "$$CLICKHOUSE_READER_PASSWORD" --database tapweave
 
+.PHONY: doctor
+doctor: ## say what is wrong with what make up started, and what to do
+	@$(COMPOSE) $(FILES) run --rm doctor
+
 .PHONY: chaos
 chaos: ## kill, stop and cut off every kind of process while known traffic goes through, and hold what is stored against it (KILLS=20 SEED=n)
 	@$(call go,chaos)

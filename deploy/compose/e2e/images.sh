@@ -39,7 +39,6 @@ if ! have debian:bookworm-slim "$0" /etc/ssl/certs/ca-certificates.crt; then
 fi
 cd "$here/standins"
 have golang:1.26 golang.Dockerfile "$(go env GOROOT)/VERSION" || standin golang:1.26 "$(go env GOROOT)" -f golang.Dockerfile
-have gcr.io/distroless/base-debian12:nonroot distroless.Dockerfile || standin gcr.io/distroless/base-debian12:nonroot . -f distroless.Dockerfile
 if ! have apache/kafka:4.1.0 kafka/*; then
 	cp -r kafka "$work/kafka"
 	(cd "$work/kafka" && mvn -q -B -Dstyle.color=never dependency:copy-dependencies -DoutputDirectory=libs)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -43,8 +44,10 @@ func TestCompose(t *testing.T) {
 		c.compose("--profile", "demo", "run", "--rm", "demo")
 		c.rowsEqual(want)
 	})
-	c.step("documents for a SIEM", func() { c.documents(len(want)) })
+	c.step("documents for a SIEM", func() { c.documents() })
 	c.step("metrics and rules", func() { c.prometheus() })
+	c.step("rights of the containers", func() { c.hardened() })
+	c.step("doctor", func() { c.examined("") })
 
 	// A host with a network of its own sends as a TAP would: to the machine's address, through the load balancer.
 	host := newHost(t)
@@ -84,6 +87,7 @@ func TestCompose(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		c.compose("stop", "collector-1")
 		wait(cmd)
+		c.examined("no service answers at collector-1:8081")
 		c.arrived(before, sent)
 		c.compose("start", "collector-1")
 	})
@@ -97,6 +101,7 @@ func TestCompose(t *testing.T) {
 		c.arrived(before, sent)
 		c.trafficEqual()
 	})
+	c.step("a mirror of the host's own interface", func() { c.mirror(host) })
 	rows := c.value("SELECT count() FROM sessions")
 	c.step("down, and up again with the same volumes", func() {
 		c.compose("down")
@@ -340,10 +345,11 @@ func undecided(rows []map[string]any) {
 	}
 }
 
-// documents reads the topic that a SIEM reads: each session once, but for repeats of a document's id.
-func (c *composition) documents(sessions int) {
+// documents reads the topic that a SIEM reads: there is one document of each session that has ended, and no other, but for
+// repeats of a document's id.
+func (c *composition) documents() {
 	c.t.Helper()
-	c.eventually(3*time.Minute, func() error {
+	c.eventually(4*time.Minute, func() error {
 		out, _ := c.command("--profile", "siem", "run", "--rm", "siem",
 			"--bootstrap-server", "kafka:9092", "--topic", "tapweave.siem.ecs", "--from-beginning", "--timeout-ms", "5000").Output()
 		ids := map[string]bool{}
@@ -359,8 +365,17 @@ func (c *composition) documents(sessions int) {
 			}
 			ids[d.Event.ID] = true
 		}
-		if len(ids) == 0 {
-			return fmt.Errorf("no documents of %d sessions on tapweave.siem.ecs", sessions)
+		ended, err := c.query("SELECT session_id || ':' || toString(version) AS id FROM sessions WHERE is_final")
+		if err != nil {
+			return err
+		}
+		for _, r := range ended {
+			if !ids[r["id"].(string)] {
+				return fmt.Errorf("no document of the session %s", r["id"])
+			}
+		}
+		if len(ended) == 0 || len(ids) != len(ended) {
+			return fmt.Errorf("%d documents of %d sessions that have ended", len(ids), len(ended))
 		}
 		return nil
 	})
@@ -451,6 +466,41 @@ func newHost(t *testing.T) *host {
 // command runs in the host's network.
 func (h *host) command(args ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", h.name}, args...)...)
+}
+
+// mirror mirrors a host's interface to the stack: its connections are there, whole.
+func (c *composition) mirror(h *host) {
+	c.t.Helper()
+	l, err := net.Listen("tcp4", h.gateway+":0")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	const size = 300_000
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, size)) })}
+	go server.Serve(l)
+	defer server.Close()
+	script := filepath.Join(c.dir, "deploy/compose/mirror.sh")
+	for _, args := range [][]string{
+		{script, "start", "eth0", h.gateway},
+		{"wget", "-q", "-O", "/dev/null", "http://" + l.Addr().String() + "/"},
+		{script, "stop", "eth0"},
+		{"wget", "-q", "-O", "/dev/null", "http://" + l.Addr().String() + "/"}, // which nobody sees
+	} {
+		if out, err := h.command(args...).CombinedOutput(); err != nil {
+			c.t.Fatalf("%q: %v\n%s", args, err, out)
+		}
+	}
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	c.eventually(time.Minute, func() error {
+		rows, err := c.query("SELECT conn_state, dst_payload_bytes, src_missed_bytes + dst_missed_bytes AS missed, arrayStringConcat(tap_points) AS tap FROM sessions WHERE src_ip = '" + h.address + "' AND dst_port = " + port)
+		if err != nil {
+			return err
+		}
+		if len(rows) != 1 || rows[0]["conn_state"] != "SF" || rows[0]["dst_payload_bytes"].(float64) < size || rows[0]["missed"] != 0.0 || rows[0]["tap"] != h.address {
+			return fmt.Errorf("want one whole session of %d bytes, tapped at %s: %v", size, h.address, rows)
+		}
+		return nil
+	})
 }
 
 // trusting is a client that trusts the stack's own authority.

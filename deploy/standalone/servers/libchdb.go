@@ -13,9 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"unsafe"
-
-	"github.com/ebitengine/purego"
 )
 
 // library is a pinned npm package that carries ClickHouse as a shared library.
@@ -40,6 +37,9 @@ const libraryFile = "libchdb.so"
 
 // fetchLibrary returns the path of libchdb.so, having fetched it if need be.
 func fetchLibrary(ctx context.Context, tell report) (string, error) {
+	if !loads {
+		return "", errors.New("no clickhouse program on the PATH, and this program is linked statically: it cannot load ClickHouse as a library")
+	}
 	platform := runtime.GOOS + "/" + runtime.GOARCH
 	lib, ok := libraries[platform]
 	if !ok {
@@ -154,37 +154,4 @@ func MaybeChild() {
 		os.Exit(1)
 	}
 	os.Exit(0)
-}
-
-// serveLibrary runs clickhouse-local out of the shared library, with options, until it ends.
-func serveLibrary(path string, options []string) error {
-	runtime.LockOSThread()
-	go func() { // the parent holds the other end of standard input, and lets go of it at the latest when it dies
-		io.Copy(io.Discard, os.Stdin)
-		os.Exit(0)
-	}()
-	handle, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
-	if err != nil {
-		return fmt.Errorf("cannot load ClickHouse: %w", err)
-	}
-	var (
-		query   func(argc int32, argv unsafe.Pointer) uintptr
-		failure func(result uintptr) string
-	)
-	purego.RegisterLibFunc(&query, handle, "chdb_query_cmdline")
-	purego.RegisterLibFunc(&failure, handle, "chdb_result_error")
-	argv := make([]*byte, 0, len(options)+2) // as in C: strings that end in 0, and a null pointer
-	for _, arg := range append([]string{"clickhouse"}, options...) {
-		argv = append(argv, &append([]byte(arg), 0)[0])
-	}
-	argv = append(argv, nil)
-	result := query(int32(len(argv)-1), unsafe.Pointer(&argv[0]))
-	runtime.KeepAlive(argv)
-	if result == 0 {
-		return errors.New("ClickHouse did not start")
-	}
-	if text := failure(result); text != "" {
-		return errors.New(text)
-	}
-	return nil
 }

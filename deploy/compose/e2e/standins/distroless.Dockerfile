@@ -1,2 +1,0 @@
-FROM debian:bookworm-slim
-USER 65532:65532
