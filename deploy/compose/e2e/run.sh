@@ -15,4 +15,4 @@ export GOWORK=off TAPWEAVE_DOCKER=/usr/bin/docker # Debian's: another one on the
 deploy/compose/e2e/engine.sh bash -euo pipefail -c '
 	deploy/compose/e2e/images.sh
 	cd deploy/standalone
-	go test -count=1 -timeout 30m -v -run 'TestImages|TestCompose' ./endtoend'
+	go test -count=1 -timeout 30m -v -run "TestImages|TestCompose" ./endtoend'
