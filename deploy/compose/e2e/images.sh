@@ -26,7 +26,7 @@ build() {
 # standin IMAGE CONTEXT ARG…: an image that have, called before, did not find.
 standin() { build "$@" --label "tapweave.standin=$sum"; }
 
-if ! have debian:bookworm-slim "$0" /etc/ssl/certs/ca-certificates.crt; then
+if ! have debian:bookworm-slim /etc/ssl/certs/ca-certificates.crt; then
 	begin=$SECONDS
 	echo "building debian:bookworm-slim (debootstrap) …"
 	debootstrap --variant=minbase --include=ca-certificates bookworm "$work/debian" http://deb.debian.org/debian >"$work/log" 2>&1 ||
