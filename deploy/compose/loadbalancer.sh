@@ -10,7 +10,7 @@ set -eu
 # alive prints the addresses of the collectors that take packets.
 alive() {
 	for name in $COLLECTORS; do
-		wget -q -T 1 -O /dev/null "http://$name:$PROBE" || continue
+		timeout 1 wget -q -O /dev/null "http://$name:$PROBE" 2>/dev/null || continue
 		getent ahostsv4 "$name" | awk 'NR == 1 { print $1 }'
 	done
 }
