@@ -17,6 +17,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 FUZZTIME  ?= 10s
 KILLS     ?= 20
 SEED      ?=
+SOAK      ?= 1m
 TESTFLAGS ?=
 
 export GOWORK := off
@@ -81,6 +82,12 @@ bench: ## print the benchmark table: our figures beside those of peers, measured
 	@$(call clickhouse,bench)
 	@$(MAKE) bin/tapweave bin/testservers bin/bench
 	@bin/testservers -- bin/bench
+
+# The collector under several times the load that Kafka takes, and Kafka away for a minute.
+.PHONY: soak
+soak: ## the collector at overload for SOAK (1m), and a Kafka that is away for a minute
+	@$(call go,soak)
+	cd deploy/standalone && SOAK=$(SOAK) go test -count=1 -timeout 0 -v -run 'TestOverload|TestKafkaAway' ./load ./endtoend
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for a while (FUZZTIME=10s)

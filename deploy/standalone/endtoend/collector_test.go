@@ -228,12 +228,16 @@ func packets(t *testing.T, batches [][]*pb.PacketBatch, visit func(f *packet.Flo
 }
 
 // While Kafka is away, what fits the memory waits, and is on its partitions in order when Kafka is back. The time is
-// a tenth of the minute that the default memory is made for, so is the memory.
+// a tenth of the minute that the default memory is made for, so is the memory; with SOAK set both are whole.
 func TestKafkaAway(t *testing.T) {
 	dir := t.TempDir()
 	broker := startKafka(t, servers.KafkaOptions{Dir: dir})
 	k := kafka.Config{Brokers: []string{broker.Addr()}}
-	x := collect(t, k, func(c *collector.Config) { c.MemoryBytes = 13 << 20 })
+	away, memory := 6*time.Second, int64(13<<20)
+	if os.Getenv("SOAK") != "" {
+		away, memory = time.Minute, collector.DefaultConfig().MemoryBytes
+	}
+	x := collect(t, k, func(c *collector.Config) { c.MemoryBytes = memory })
 	x.ready()
 	s, err := net.Dial("udp", x.Addr())
 	if err != nil {
@@ -258,7 +262,7 @@ func TestKafkaAway(t *testing.T) {
 	if err := broker.Kill(); err != nil {
 		t.Log(err)
 	}
-	send(6 * time.Second)
+	send(away)
 	var number int
 	fmt.Sscan(port, &number)
 	startKafka(t, servers.KafkaOptions{Dir: dir, Port: number})

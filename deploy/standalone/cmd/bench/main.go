@@ -34,6 +34,9 @@ func run() error {
 	if err := t.decode(); err != nil {
 		return err
 	}
+	if err := t.collector(); err != nil {
+		return err
+	}
 	if err := t.fold(); err != nil {
 		return err
 	}
@@ -133,21 +136,49 @@ func median(v []float64) float64 {
 }
 
 func (t *table) decode() error {
-	b, err := goBench("collector", "./decode", "^(BenchmarkDecode|BenchmarkFlat)$", "2s", 3)
+	b, err := goBench("collector", "./decode", "^(BenchmarkDecode|BenchmarkFlat)$", "1s", 5)
 	if err != nil {
 		return err
 	}
-	const unit = "cpu-ns/op"
+	const unit = "cpu-ns/packet"
 	peer := b["Decode/gopacket"][unit]
 	for _, r := range []struct{ what, name, goal string }{
 		{"decapsulate + decode, against DecodingLayerParser", "Decode/own", "-"},
 		{"decapsulate + decode + batch, against DecodingLayerParser", "Decode/own+batch", "≥ 2"},
 	} {
 		own := b[r.name]
-		t.add(r.what, fmt.Sprintf("%.0f ns, %.0f allocs", own[unit], own["allocs/op"]), fmt.Sprintf("%.0f ns", peer), peer/own[unit], r.goal)
+		t.add(r.what, fmt.Sprintf("%.0f ns, %.3f allocs", own[unit], own["allocs/packet"]), fmt.Sprintf("%.0f ns", peer), peer/own[unit], r.goal)
 	}
 	t.against("decode + batch, 64 partitions against 1", unit, b["Flat/64-partitions,1-sources"], b["Flat/1-partitions,1-sources"], "≤ 1.15")
 	t.against("decode + batch, 10,000 sources against 1", unit, b["Flat/16-partitions,10000-sources"], b["Flat/16-partitions,1-sources"], "≤ 1.15")
+	return nil
+}
+
+// collector runs the collector as a program, on a Kafka (make bench starts one).
+func (t *table) collector() error {
+	if os.Getenv("TAPWEAVE_TEST_KAFKA") == "" {
+		t.notes = append(t.notes, "the collector was not measured: TAPWEAVE_TEST_KAFKA is not set")
+		return nil
+	}
+	b, err := goBench("deploy/standalone", "./load", "^BenchmarkCollector$", "5x", 3)
+	if err != nil {
+		return err
+	}
+	const unit = "cpu-ns/packet"
+	cost := func(name string) float64 { return b["Collector/"+name][unit] }
+	bare, mixed := cost("bare"), cost("mixed")
+	t.add("collector, UDP socket to Kafka, packets per CPU-s, against bare recvmmsg", fmt.Sprintf("%.0f ns", mixed), fmt.Sprintf("%.0f ns", bare), bare/mixed, "≥ 0.75")
+	t.against("collector, a refused packet against an accepted one, all in all", unit, b["Collector/refused"], b["Collector/mixed"], "-")
+	// What recvmmsg costs, both have.
+	refused := figures{unit: max(0, cost("refused")-bare)}
+	t.against("collector, a refused packet against an accepted one, behind the socket", unit, refused, figures{unit: mixed - bare}, "≤ 0.5")
+	for _, flood := range []string{"VXLAN-in-VXLAN", "fragments", "refused-sources"} {
+		left := cost("both/"+flood) - cost("flood/"+flood)
+		t.add("collector, packets beside as many of a flood of "+strings.ReplaceAll(flood, "-", " ")+", per CPU-s without the flood's",
+			fmt.Sprintf("%.0f ns", left), fmt.Sprintf("%.0f ns", mixed), mixed/left, "≥ 0.9")
+	}
+	many := b["Collector/64-partitions"]["RSS-MiB"]
+	t.add("collector, RSS at line rate with 64 partitions", fmt.Sprintf("%.0f MiB", many), "256 MiB", many/256, "≤ 1")
 	return nil
 }
 
