@@ -75,6 +75,11 @@ func begin(t *testing.T, c Config, d Dependencies) (*Collector, func() error) {
 	if err := k.Listen(); err != nil {
 		t.Fatal(err)
 	}
+	return k, run(t, k)
+}
+
+// run runs a collector that listens, and returns what ends it.
+func run(t *testing.T, k *Collector) func() error {
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error, 1)
 	go func() { result <- k.Run(ctx) }()
@@ -88,7 +93,7 @@ func begin(t *testing.T, c Config, d Dependencies) (*Collector, func() error) {
 		}
 	})
 	t.Cleanup(func() { stop() })
-	return k, stop
+	return stop
 }
 
 func waitFor(t *testing.T, what string, holds func() bool) {
