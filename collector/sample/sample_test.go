@@ -11,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tapweave/tapweave/collector/decode"
 	"github.com/tapweave/tapweave/collector/sample"
+	"github.com/tapweave/tapweave/collector/source/capture"
+	"github.com/tapweave/tapweave/proto/capturetest"
 	"github.com/tapweave/tapweave/proto/packet"
 )
 
@@ -178,7 +181,8 @@ func TestStartsClientHelloOverTwoSegments(t *testing.T) {
 			}
 		}
 	}
-	if cut > splits/5000 {
+	// One place that looks like the end of a header spoils the splits just before it, all of them.
+	if cut > splits/1000 {
 		t.Errorf("%d of %d splits do not travel", cut, splits)
 	}
 }
@@ -363,6 +367,23 @@ func FuzzApply(f *testing.F) {
 	}
 	f.Add(uint8(packet.ProtoUDP), uint8(0), uint8(0), uint16(0), []byte(unhex("1234 0100 0001 0000 0000 0000 03777777 00 0001 0001")))
 	f.Add(uint8(packet.ProtoICMP), uint8(0), uint8(1), uint16(8), []byte(request))
+	conf := decode.DefaultConfiguration()
+	conf.Payload = true
+	for _, name := range capturetest.Files(f) {
+		r, err := capture.Open(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		d, seeds := decode.New(conf), 0
+		for rec, err := r.Next(); err == nil && seeds < 3; rec, err = r.Next() {
+			if d.Frame(rec.Time, rec.Link, rec.Data, rec.Original) == decode.OK && len(d.Packet.Data) > 0 {
+				p := &d.Packet
+				f.Add(d.Flow.Protocol, p.Flags, p.Fragment, p.FragmentOffset, bytes.Clone(p.Data))
+				seeds++
+			}
+		}
+		r.Close()
+	}
 	c := sample.DefaultConfiguration()
 	c.Patterns = []string{"a[0-9]+", "(?s)b.c"}
 	starts := sample.New(c)
