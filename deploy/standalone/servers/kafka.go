@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -87,6 +88,13 @@ func StartKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 	}
 	tell.step(Progress{Step: "starting Kafka"})
 	k, err := startKafka(ctx, java, libs, dir, o)
+	// Whatever connects to somewhere may be given a port between its choice and its use.
+	for range 4 {
+		if !errors.Is(err, errPortTaken) {
+			break
+		}
+		k, err = startKafka(ctx, java, libs, dir, o)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("Kafka in %s: %w", dir, err)
 	}
@@ -178,6 +186,11 @@ appender.file.layout.pattern = %%d %%p %%c %%m%%n
 			return nil, fmt.Errorf("cannot format the storage: %w", err)
 		}
 	}
+	log := filepath.Join(dir, "log", "kafka.log")
+	logged, err := os.ReadFile(log) // by earlier starts
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
 	child, err := start("Kafka", run("kafka.Kafka", settings), console, false, 30*time.Second)
 	if err != nil {
 		return nil, err
@@ -188,7 +201,11 @@ appender.file.layout.pattern = %%d %%p %%c %%m%%n
 	for !k.coordinates(ctx) {
 		select {
 		case <-child.Done():
-			return nil, fmt.Errorf("ended at once (%v): %s", child.err, lastLines(child.printed(), 2))
+			text, _ := os.ReadFile(log)
+			if text = text[min(len(logged), len(text)):]; bytes.Contains(text, []byte("Address already in use")) {
+				return nil, errPortTaken
+			}
+			return nil, fmt.Errorf("ended at once (%v), see %s: %s", child.err, log, lastLines(child.printed(), 2))
 		case <-ctx.Done():
 			child.Kill()
 			return nil, context.Cause(ctx)
