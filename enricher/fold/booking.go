@@ -9,6 +9,7 @@ import (
 type minute struct {
 	start        int64
 	sums, booked sums
+	before       *minute
 }
 
 // dimensions decide which sums a session is booked in, beside what its key says.
@@ -35,19 +36,17 @@ type sums struct {
 
 // minute returns the minute that t is in. Most packets fall into the last.
 func (s *Session) minute(t int64) *minute {
-	if n := len(s.minutes); n > 0 {
-		if m := &s.minutes[n-1]; uint64(t-m.start) < 60e9 {
+	if m := s.minutes; m != nil && uint64(t-m.start) < 60e9 {
+		return m
+	}
+	start := columns.MinuteOf(t)
+	for m := s.minutes; m != nil; m = m.before {
+		if m.start == start {
 			return m
 		}
 	}
-	start := columns.MinuteOf(t)
-	for i := range s.minutes {
-		if s.minutes[i].start == start {
-			return &s.minutes[i]
-		}
-	}
-	s.minutes = append(s.minutes, minute{start: start})
-	m := &s.minutes[len(s.minutes)-1]
+	m := &minute{start: start, before: s.minutes}
+	s.minutes = m
 	if !s.begun {
 		s.begun = true
 		m.sums.sessions = 1
@@ -61,8 +60,7 @@ func (s *Session) minute(t int64) *minute {
 func (f *Fold) book(s *Session) {
 	s.freeze(f.now)
 	d := s.dimensions()
-	for i := range s.minutes {
-		m := &s.minutes[i]
+	for m := s.minutes; m != nil; m = m.before {
 		if d != s.booked && m.booked != (sums{}) {
 			f.booking(s, s.booked, m.start, sums{}, m.booked)
 			m.booked = sums{}

@@ -181,7 +181,7 @@ func (f *Fold) copied(sighted int, r *ref, p *packet.Packet) {
 		}
 	}
 	if s != nil && !s.gone {
-		s.duplicates++
+		s.own().duplicates++
 		s.met(r)
 	}
 }

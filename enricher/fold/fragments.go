@@ -196,7 +196,9 @@ func (f *Fold) deliverDatagram(d *datagram, isWhole bool) {
 	var r ref
 	f.refer(&r, &flow, d.name)
 	s := f.deliver(&r, &p, frames{d.fragments, d.first}, false)
-	s.duplicates += d.copies
+	if d.copies > 0 {
+		s.own().duplicates += d.copies
+	}
 	for i := range d.refs {
 		s.met(&d.refs[i])
 	}

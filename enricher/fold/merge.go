@@ -58,6 +58,8 @@ type ref struct {
 	shared  bool   // an ICMP error: its session follows from what it quotes
 	strange bool   // its addresses are of another partition
 	serial  uint64
+	met     *Session // the flow is in its path already
+	counted *Session // and so are its VLANs
 }
 
 // item is one packet with its flow.

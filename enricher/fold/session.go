@@ -41,33 +41,54 @@ type Session struct {
 	changed              int64 // when dirty was set
 	finalAt              int64
 
-	chain        *Session // next in the table's bucket
-	older, newer *Session // of the same key
-	prev, next   *Session // in the order of creation
+	chain      *Session // next in the table's bucket
+	prev, next *Session // in the order of creation
+	*extra              // see own
 
 	ends      [2]end
 	handshake handshake
-	held      *heldSYN
 	history   history
-	minutes   []minute
+	minutes   *minute // newest first
 	path      path
 	app       *application.Session // nil until payload is sampled
 	labels    *labelled            // nil where no label set was in force
 
+	version uint32
+	timer   int32      // place in the heap of timers, plus one
+	fixed   dimensions // once frozen
+	booked  dimensions // in the bookings made
+	opener  uint8      // who sent the first packet
+	begun   bool       // counted in a minute
+	frozen  bool
+	dirty   bool // changed since the last version
+	final   bool
+	gone    bool
+	told    told
+	reason  closeReason
+}
+
+// extra is what most sessions do not have.
+type extra struct {
+	older, newer *Session // of the same key
+	held         *heldSYN
+	long         *lists // of the path, once one of them has become too long for it
+	vlans        []uint16
+	letters      [moreLetters]uint64
+
 	icmpErrors, late, duplicates uint64
-	version                      uint32
-	timer                        int32      // place in the heap of timers, plus one
-	sampled                      uint32     // once final, see whole
-	fixed                        dimensions // once frozen
-	booked                       dimensions // in the bookings made
-	opener                       uint8      // who sent the first packet
-	begun                        bool       // counted in a minute
-	frozen                       bool
-	dirty                        bool // changed since the last version
-	final                        bool
-	gone                         bool
-	told                         told
-	reason                       closeReason
+
+	sampled uint32 // once final, see whole
+}
+
+// plain is what all sessions without anything extra share. It is never written to.
+var plain extra
+
+// own returns what the session has extra, to be written to.
+func (s *Session) own() *extra {
+	if s.extra == &plain {
+		s.extra = new(extra)
+	}
+	return s.extra
 }
 
 // end is one side of a session.
@@ -80,14 +101,11 @@ type end struct {
 }
 
 // path is where the copies of a session's packets came from. Lists are sorted, without repeats. Most are of one or
-// two, which need no memory of their own.
+// two, which need no memory of their own; once one becomes longer, all move to extra.long.
 type path struct {
-	last uint64 // reference that was noted last, so that it is not looked at again
-	long *lists // holds all lists once one of them has become too long for what follows
-
-	collectors, vnis                          [2]uint32
-	taps, vlans, outerPorts                   [2]uint16
-	nCollectors, nVNIs, nTaps, nVLANs, nPorts uint8
+	collectors, vnis                  [2]uint32
+	taps, outerPorts                  [2]uint16
+	nCollectors, nVNIs, nTaps, nPorts uint8
 }
 
 type lists struct {
@@ -95,44 +113,43 @@ type lists struct {
 	collectors []uint32
 	vnis       []uint32
 	outerPorts []uint16
-	vlans      []uint16
 }
 
 // lists returns what the path holds. It is not to be written to.
-func (p *path) lists() lists {
-	if p.long != nil {
-		return *p.long
+func (s *Session) lists() lists {
+	if s.long != nil {
+		return *s.long
 	}
+	p := &s.path
 	return lists{
-		p.taps[:p.nTaps], p.collectors[:p.nCollectors], p.vnis[:p.nVNIs], p.outerPorts[:p.nPorts], p.vlans[:p.nVLANs],
+		p.taps[:p.nTaps], p.collectors[:p.nCollectors], p.vnis[:p.nVNIs], p.outerPorts[:p.nPorts],
 	}
 }
 
 // lengthen moves the lists to where they can grow.
-func (p *path) lengthen() {
-	l := p.lists()
-	p.long = &lists{
-		slices.Clone(l.taps), slices.Clone(l.collectors), slices.Clone(l.vnis), slices.Clone(l.outerPorts), slices.Clone(l.vlans),
+func (s *Session) lengthen() {
+	l := s.lists()
+	s.own().long = &lists{
+		slices.Clone(l.taps), slices.Clone(l.collectors), slices.Clone(l.vnis), slices.Clone(l.outerPorts),
 	}
 }
 
-// shorten moves the lists back if they are short enough.
-func (p *path) shorten() {
-	l := p.long
-	if max(len(l.taps), len(l.collectors), len(l.vnis), len(l.outerPorts), len(l.vlans)) > 2 {
-		return
+// take takes in lists that are short enough, and says whether they are.
+func (p *path) take(l *lists) bool {
+	if max(len(l.taps), len(l.collectors), len(l.vnis), len(l.outerPorts)) > 2 {
+		return false
 	}
 	p.nTaps, p.nCollectors, p.nVNIs = uint8(copy(p.taps[:], l.taps)), uint8(copy(p.collectors[:], l.collectors)), uint8(copy(p.vnis[:], l.vnis))
-	p.nPorts, p.nVLANs = uint8(copy(p.outerPorts[:], l.outerPorts)), uint8(copy(p.vlans[:], l.vlans))
-	p.long = nil
+	p.nPorts = uint8(copy(p.outerPorts[:], l.outerPorts))
+	return true
 }
 
 // maxPath is how long each list of a path grows.
 const maxPath = 256
 
 // add adds v to a short list of n, or to the list that the path has instead.
-func add[T ~uint16 | ~uint32](p *path, few *[2]T, n *uint8, list func(*lists) *[]T, v T) {
-	if p.long == nil {
+func add[T ~uint16 | ~uint32](s *Session, few *[2]T, n *uint8, list func(*lists) *[]T, v T) {
+	if s.long == nil {
 		i := 0
 		for i < int(*n) && few[i] < v {
 			i++
@@ -146,32 +163,35 @@ func add[T ~uint16 | ~uint32](p *path, few *[2]T, n *uint8, list func(*lists) *[
 			*n++
 			return
 		}
-		p.lengthen()
+		s.lengthen()
 	}
-	l := list(p.long)
+	l := list(s.long)
 	if i, found := slices.BinarySearch(*l, v); !found && len(*l) < maxPath {
 		*l = slices.Insert(*l, i, v)
 	}
 }
 
-func (p *path) addVLAN(v uint16) {
-	add(p, &p.vlans, &p.nVLANs, func(l *lists) *[]uint16 { return &l.vlans }, v)
+func (s *Session) addVLAN(v uint16) {
+	if i, found := slices.BinarySearch(s.vlans, v); !found && len(s.vlans) < maxPath {
+		x := s.own()
+		x.vlans = slices.Insert(x.vlans, i, v)
+	}
 }
 
 // met notes where a copy of one of the session's packets came from.
 func (s *Session) met(r *ref) {
-	if s.path.last == r.serial {
+	if r.met == s {
 		return
 	}
-	s.path.last = r.serial
+	r.met = s
 	p, f := &s.path, r.flow
-	add(p, &p.taps, &p.nTaps, func(l *lists) *[]uint16 { return &l.taps }, r.tap.index)
-	add(p, &p.collectors, &p.nCollectors, func(l *lists) *[]uint32 { return &l.collectors }, r.name)
+	add(s, &p.taps, &p.nTaps, func(l *lists) *[]uint16 { return &l.taps }, r.tap.index)
+	add(s, &p.collectors, &p.nCollectors, func(l *lists) *[]uint32 { return &l.collectors }, r.name)
 	for i := range f.Carriers[:f.NCarriers] {
-		add(p, &p.vnis, &p.nVNIs, func(l *lists) *[]uint32 { return &l.vnis }, f.Carriers[i].VNI)
+		add(s, &p.vnis, &p.nVNIs, func(l *lists) *[]uint32 { return &l.vnis }, f.Carriers[i].VNI)
 	}
 	if f.NCarriers > 0 {
-		add(p, &p.outerPorts, &p.nPorts, func(l *lists) *[]uint16 { return &l.outerPorts }, f.OuterPort)
+		add(s, &p.outerPorts, &p.nPorts, func(l *lists) *[]uint16 { return &l.outerPorts }, f.OuterPort)
 	}
 }
 
@@ -190,12 +210,13 @@ func (s *Session) account(r *ref, p *packet.Packet, fr frames, late bool) {
 	e.bytes += uint64(p.Length)
 	s.start, s.last = min(s.start, since), max(s.last, p.Time)
 	if late {
-		s.late += fr.n
+		s.own().late += fr.n
 	}
-	if s.path.last != r.serial {
+	if r.counted != s {
+		r.counted = s
 		s.met(r)
 		for _, v := range r.flow.VLANs[:r.flow.NVLANs] {
-			s.path.addVLAN(v)
+			s.addVLAN(v)
 		}
 	}
 	m := s.minute(p.Time)
@@ -309,7 +330,7 @@ func (s *Session) Row(d *columns.Session) {
 		d.HandshakeRTT, d.SrcRTT, d.DstRTT = s.handshake.roundTrips()
 	}
 	d.ConnState = s.connState(src)
-	d.History = s.history.text(src, src != s.opener)
+	d.History = s.historyText(src, src != s.opener)
 	d.CloseReason, d.IsFinal, d.Version = closeReasons[s.reason], s.final, s.version
 	if d.App = s.application().String(); s.app != nil {
 		s.app.Fill(d, src)
@@ -320,7 +341,7 @@ func (s *Session) Row(d *columns.Session) {
 		s.labels.row(d, src)
 	}
 	f := s.fold
-	path := s.path.lists()
+	path := s.lists()
 	for _, t := range path.taps {
 		d.TapPoints = f.taps.appendNames(d.TapPoints, t)
 	}
@@ -332,7 +353,7 @@ func (s *Session) Row(d *columns.Session) {
 	slices.Sort(d.Collectors)
 	d.VNIs = append(d.VNIs, path.vnis...)
 	d.OuterPorts = uint32(len(path.outerPorts))
-	d.VLANs = append(d.VLANs, path.vlans...)
+	d.VLANs = append(d.VLANs, s.vlans...)
 }
 
 // communityID follows the row's ends: the two types of an ICMP query, or type and code of what has no reply.

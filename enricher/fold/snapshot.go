@@ -114,7 +114,7 @@ func (f *Fold) load(c *coder) {
 		if flag(c, &more); !more {
 			break
 		}
-		s := &Session{fold: f}
+		s := &Session{fold: f, extra: &plain}
 		s.code(c)
 		s.hash = s.key.Hash()
 		f.table.add(s, f.table.newest(s.hash, &s.key))
@@ -356,15 +356,23 @@ func (s *Session) code(c *coder) {
 		s.ends[i].code(c)
 	}
 	s.handshake.code(c)
-	optional(c, &s.held, func(c *coder, h *heldSYN) { h.code(c) })
 	s.history.code(c)
-	list(c, &s.minutes, math.MaxInt32, func(c *coder, m *minute) { m.code(c) })
-	s.path.code(c)
-	num(c, &s.icmpErrors)
-	num(c, &s.late)
-	num(c, &s.duplicates)
+	for m := &s.minutes; ; m = &(*m).before {
+		more := *m != nil
+		if flag(c, &more); !more || c.err != nil {
+			break
+		}
+		if c.loading {
+			*m = new(minute)
+		}
+		(*m).code(c)
+	}
+	x := *s.extra
+	if x.code(c); c.loading && x.any() {
+		*s.own() = x
+	}
+	s.codePath(c)
 	num(c, &s.version)
-	num(c, &s.sampled)
 	below(c, &s.opener, 2)
 	s.fixed.code(c)
 	s.booked.code(c)
@@ -376,6 +384,23 @@ func (s *Session) code(c *coder) {
 	below(c, &s.reason, len(closeReasons))
 	num(c, &s.told)
 	optional(c, &s.labels, func(c *coder, l *labelled) { l.code(c) })
+}
+
+func (x *extra) code(c *coder) {
+	optional(c, &x.held, func(c *coder, h *heldSYN) { h.code(c) })
+	for i := range x.letters {
+		num(c, &x.letters[i])
+	}
+	num(c, &x.icmpErrors)
+	num(c, &x.late)
+	num(c, &x.duplicates)
+	num(c, &x.sampled)
+	list(c, &x.vlans, maxPath, num[uint16])
+}
+
+// any says whether there is anything extra.
+func (x *extra) any() bool {
+	return x.held != nil || x.letters != [moreLetters]uint64{} || x.icmpErrors|x.late|x.duplicates > 0 || x.sampled > 0 || len(x.vlans) > 0
 }
 
 func (d *dimensions) code(c *coder) {
@@ -439,7 +464,6 @@ func (q *sequence) code(c *coder) {
 		*q.own() = own
 	}
 	num(c, &q.sampled)
-	num(c, &q.last)
 	num(c, &q.ack)
 	num(c, &q.isn)
 	num(c, &q.window)
@@ -555,10 +579,8 @@ func codePacket(c *coder, p *packet.Packet) {
 }
 
 func (h *history) code(c *coder) {
-	below(c, &h.n, len(h.letters)*lettersPerWord+1)
-	for i := range h.letters {
-		num(c, &h.letters[i])
-	}
+	below(c, &h.n, maxHistory+1)
+	num(c, &h.letters)
 	num(c, &h.seen[0])
 	num(c, &h.seen[1])
 }
@@ -578,17 +600,14 @@ func (s *sums) code(c *coder) {
 	}
 }
 
-func (p *path) code(c *coder) {
-	num(c, &p.last)
-	l := p.lists()
+func (s *Session) codePath(c *coder) {
+	l := s.lists()
 	list(c, &l.taps, maxPath, num[uint16])
 	list(c, &l.collectors, maxPath, func(c *coder, v *uint32) { below(c, v, c.names) })
 	list(c, &l.vnis, maxPath, num[uint32])
 	list(c, &l.outerPorts, maxPath, num[uint16])
-	list(c, &l.vlans, maxPath, num[uint16])
-	if c.loading {
-		p.long = &l
-		p.shorten()
+	if c.loading && !s.path.take(&l) {
+		s.own().long = &l
 	}
 }
 

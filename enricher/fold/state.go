@@ -117,7 +117,7 @@ func tcpState(o, r *sequence, seen uint16, empty bool) string {
 // Zeek's C (bad checksum) and X (analysis given up) do not occur: checksums are not verified, as those of
 // mirrored packets are often left to the network card, and nothing is given up.
 type history struct {
-	letters [3]uint64 // lettersPerWord in each, of 5 bits: the letter's number, then 1 for the high end
+	letters uint64 // lettersPerWord, of 5 bits: the letter's number, then 1 for the high end; more in extra.letters
 	n       uint8
 	seen    [2]uint16 // by letter
 }
@@ -142,48 +142,61 @@ const (
 const (
 	eventLetters   = "SHADFRIQWTG"
 	lettersPerWord = 12
-	maxHistory     = 3 * lettersPerWord // what comes behind is left out
+	moreLetters    = 2                                  // words
+	maxHistory     = (1 + moreLetters) * lettersPerWord // what comes behind is left out
 )
 
 // once notes an event that is noted once a side, and says whether it was the first.
-func (h *history) once(e event, side uint8) bool {
+func (s *Session) once(e event, side uint8) bool {
+	h := &s.history
 	if h.seen[side]&(1<<e) != 0 {
 		return false
 	}
 	h.seen[side] |= 1 << e
-	h.add(e, side)
+	s.happened(e, side)
 	return true
 }
 
 // scaled counts an event, and notes it at powers of ten.
-func (h *history) scaled(e event, side uint8, count *uint32) {
+func (s *Session) scaled(e event, side uint8, count *uint32) {
 	*count++
 	n := *count
 	for n > 1 && n%10 == 0 {
 		n /= 10
 	}
 	if n == 1 {
-		h.add(e, side)
+		s.happened(e, side)
 	}
 }
 
-func (h *history) add(e event, side uint8) {
+// happened notes an event.
+func (s *Session) happened(e event, side uint8) {
+	h := &s.history
 	if h.n == maxHistory {
 		return
 	}
-	h.letters[h.n/lettersPerWord] |= uint64(uint8(e)|side<<4) << (5 * (h.n % lettersPerWord))
+	word := &h.letters
+	if n := h.n / lettersPerWord; n > 0 {
+		word = &s.own().letters[n-1]
+	}
+	*word |= uint64(uint8(e)|side<<4) << (5 * (h.n % lettersPerWord))
 	h.n++
 }
 
-// text returns the history with src's letters in upper case, "" if nothing was noted.
-func (h *history) text(src uint8, flipped bool) string {
+// historyText returns the history with src's letters in upper case, "" if nothing was noted.
+func (s *Session) historyText(src uint8, flipped bool) string {
+	h := &s.history
 	var b [1 + maxHistory]byte
 	t := b[:0]
 	if h.n > 0 && flipped {
 		t = append(t, '^')
 	}
 	for i := range h.n {
-		l := uint8(h.letters[i/lettersPerWord]>>(5*(i%lettersPerWord))) & 31
+		word := h.letters
+		if n := i / lettersPerWord; n > 0 {
+			word = s.letters[n-1]
+		}
+		l := uint8(word>>(5*(i%lettersPerWord))) & 31
 		c := eventLetters[l&15]
 		if l>>4 != src {
 			c += 'a' - 'A'
@@ -193,15 +206,15 @@ func (h *history) text(src uint8, flipped bool) string {
 	return string(t)
 }
 
-// flags notes what the flags and the payload of a TCP packet say. q is its sender's, as it was before it.
-func (h *history) flags(q *sequence, p *packet.Packet, side uint8) {
+// noteFlags notes what the flags and the payload of a TCP packet say. q is its sender's, as it was before it.
+func (s *Session) noteFlags(q *sequence, p *packet.Packet, side uint8) {
 	end := p.Seq + p.Payload
 	switch p.Flags & (packet.SYN | packet.FIN | packet.RST) {
 	case 0:
 		if p.Payload > 0 {
-			h.once(eventData, side)
+			s.once(eventData, side)
 		} else if p.Flags&packet.ACK != 0 {
-			h.once(eventACK, side)
+			s.once(eventACK, side)
 		}
 	case packet.SYN:
 		e := eventSYN
@@ -209,21 +222,21 @@ func (h *history) flags(q *sequence, p *packet.Packet, side uint8) {
 			e = eventSYNACK
 		}
 		if !q.has(sentSYN | sentSYNACK) {
-			h.once(e, side)
+			s.once(e, side)
 		}
 	case packet.FIN:
-		if !h.once(eventFIN, side) && q.lastFIN != end {
-			h.add(eventFIN, side)
+		if !s.once(eventFIN, side) && q.lastFIN != end {
+			s.happened(eventFIN, side)
 		}
 		q.lastFIN = end
 	case packet.RST:
-		if !h.once(eventRST, side) && q.lastRST != p.Seq {
-			h.add(eventRST, side)
+		if !s.once(eventRST, side) && q.lastRST != p.Seq {
+			s.happened(eventRST, side)
 		}
 		q.lastRST = p.Seq
 	case packet.FIN | packet.RST, packet.SYN | packet.FIN | packet.RST:
-		h.once(eventFINRST, side)
+		s.once(eventFINRST, side)
 	default:
-		h.once(eventManyFlags, side)
+		s.once(eventManyFlags, side)
 	}
 }

@@ -32,7 +32,7 @@ func (t *table) newest(hash uint64, k *session.Key) *Session {
 func (t *table) add(s, older *Session) {
 	if older != nil {
 		t.unchain(older)
-		s.older, older.newer = older, s
+		s.own().older, older.own().newer = older, s
 	}
 	t.chain(s)
 	s.prev = t.last
@@ -55,10 +55,10 @@ func (t *table) remove(s *Session) {
 			t.chain(s.older)
 		}
 	} else {
-		s.newer.older = s.older
+		s.newer.own().older = s.older
 	}
 	if s.older != nil {
-		s.older.newer = s.newer
+		s.older.own().newer = s.newer
 	}
 	if t.unanswered == s {
 		t.unanswered = s.next
@@ -73,7 +73,10 @@ func (t *table) remove(s *Session) {
 	} else {
 		t.last = s.prev
 	}
-	s.older, s.newer, s.prev, s.next = nil, nil, nil, nil
+	s.prev, s.next = nil, nil
+	if s.extra != &plain {
+		s.older, s.newer = nil, nil
+	}
 	t.count--
 }
 
@@ -306,7 +309,7 @@ func (f *Fold) deliver(r *ref, p *packet.Packet, fr frames, late bool) *Session 
 		s.account(r, p, fr, late)
 		s.pay(r.side, p.Time, uint64(p.Payload))
 		if r.key.Protocol == packet.ProtoUDP || r.key.Protocol == packet.ProtoUDPLite {
-			s.history.once(eventData, r.side)
+			s.once(eventData, r.side)
 		}
 		if len(p.Data) > 0 && r.key.Protocol == packet.ProtoUDP {
 			f.readDatagram(s, r.side, p)
@@ -326,7 +329,7 @@ func quoted(r *ref, p *packet.Packet) (own *ref, about session.Key, ok bool) {
 	q := *r
 	src, dst, protocol, srcPort, dstPort, ok := packet.Quote(p.Head)
 	if ok {
-		q.s = nil
+		q.s, q.met, q.counted = nil, nil, nil
 		q.key.Extra = session.PairHash(r.key.Tenant, &src, &dst)
 		q.hash = q.key.Hash()
 		about, _ = session.KeyOf(r.key.Tenant, protocol, src, srcPort, dst, dstPort, packet.QuoteICMPID(p.Head))
@@ -337,7 +340,7 @@ func quoted(r *ref, p *packet.Packet) (own *ref, about session.Key, ok bool) {
 // quote counts an ICMP error in the session that it is about.
 func (f *Fold) quote(about *session.Key, t int64) {
 	if s := f.table.newest(about.Hash(), about); s != nil {
-		s.icmpErrors++
+		s.own().icmpErrors++
 		f.schedule(s, t)
 	} else {
 		f.counts[QuotesUnmatched]++
@@ -404,7 +407,7 @@ func (f *Fold) begin(r *ref, p *packet.Packet) *Session {
 		created++ // no two sessions have the same id
 	}
 	s := &Session{
-		fold: f, number: f.counts[SessionsBegun] + 1, key: r.key, hash: r.hash,
+		fold: f, extra: &plain, number: f.counts[SessionsBegun] + 1, key: r.key, hash: r.hash,
 		created: created, start: p.Time, last: p.Time,
 		opener: r.side,
 	}
@@ -559,7 +562,9 @@ func (f *Fold) close(s *Session, why closeReason) {
 
 // finish makes a closed session final at time at.
 func (f *Fold) finish(s *Session, at int64) {
-	s.sampled = s.whole()
+	if n := s.whole(); n != 0 {
+		s.own().sampled = n
+	}
 	s.final, s.finalAt = true, at
 	f.emit(s)
 }

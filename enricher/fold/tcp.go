@@ -12,12 +12,12 @@ import (
 // Numbers are unwrapped to 64 bits around the highest seen. What was seen lies between first and next, except
 // for the holes. SYN and FIN occupy a number each (RFC 9293, 3.4) and are no payload.
 type sequence struct {
+	// Before any was seen, first is the sequence number of the last packet, as it occupied none.
 	first, next int64
 	*flaws      // see own
 
 	sampled uint64 // newest entry in the payload log
 
-	last             uint32 // sequence number behind the last packet, also of those that occupy none
 	ack              uint32 // highest acknowledgement sent
 	isn              uint32
 	window           uint32 // largest advertised, scaled
@@ -85,8 +85,8 @@ func (q *sequence) unwrap(seq uint32) int64 {
 // are appended to fresh, if it is not nil.
 func (q *sequence) segment(p *packet.Packet, fresh *[]stretch) (payload uint64) {
 	n := span(p)
-	q.last = p.Seq + uint32(n)
 	if n == 0 {
+		q.at(p.Seq)
 		return 0
 	}
 	if !q.has(tracked) {
@@ -149,6 +149,13 @@ func (q *sequence) segment(p *packet.Packet, fresh *[]stretch) (payload uint64) 
 func note(list *[]stretch, from, to int64) {
 	if list != nil {
 		*list = append(*list, stretch{from, to})
+	}
+}
+
+// at notes the number of a packet that occupies none.
+func (q *sequence) at(seq uint32) {
+	if !q.has(tracked) {
+		q.first = int64(seq)
 	}
 }
 
@@ -323,7 +330,7 @@ func (s *Session) numbersAnew(side uint8, p *packet.Packet) bool {
 		return d < 1 || d > smallWindow
 	case q.has(spoke):
 		// Nothing of what it sent occupied a number.
-		d := int32(q.last - p.Seq)
+		d := int32(uint32(q.first) - p.Seq)
 		return d < 0 || d > smallWindow
 	}
 	// What answers a SYN acknowledges it: this RST ended something before it, if it did come before.
@@ -369,7 +376,7 @@ func (s *Session) hold(r *ref, p *packet.Packet, fr frames) bool {
 		s.fold.decline(s)
 	}
 	if s.held == nil {
-		s.held = &heldSYN{side: r.side}
+		s.own().held = &heldSYN{side: r.side}
 	}
 	if len(s.held.packets) == maxHeld {
 		return false
@@ -393,7 +400,7 @@ func (s *Session) takesUp(r *ref, p *packet.Packet) bool {
 // reuse closes s and begins the session of the SYN that s held.
 func (f *Fold) reuse(s *Session) *Session {
 	h := s.held
-	s.held = nil
+	s.own().held = nil
 	f.close(s, closeReuse)
 	var n *Session
 	for i := range h.packets {
@@ -413,7 +420,7 @@ func (f *Fold) decline(s *Session) {
 		return
 	}
 	h := s.held
-	s.held = nil
+	s.own().held = nil
 	for i := range h.packets {
 		q := &h.packets[i]
 		s.account(&q.r, &q.p, q.fr, false)
@@ -431,7 +438,7 @@ func (s *Session) fits(side uint8, p *packet.Packet) bool {
 		n := q.unwrap(p.Seq)
 		return n >= q.first-window && n <= q.next+window
 	case q.has(spoke):
-		d := int64(int32(p.Seq - q.last))
+		d := int64(int32(p.Seq - uint32(q.first)))
 		return d >= -window && d <= window
 	case p.Flags&packet.ACK != 0 && o.has(tracked):
 		n := o.unwrap(p.Ack)
@@ -474,10 +481,10 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 		if !s.validReset(side, p) {
 			return
 		}
-		s.history.flags(q, p, side)
+		s.noteFlags(q, p, side)
 		q.flags |= p.Flags
 		q.facts |= spoke | sentRST
-		q.last = p.Seq
+		q.at(p.Seq)
 		if p.Flags&packet.ACK != 0 && !q.has(acked) {
 			q.ack = p.Ack
 			q.facts |= acked
@@ -487,14 +494,14 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 	}
 	// In a simultaneous open the SYN-ACK bears the number of the SYN before it, and is no repeat (RFC 9293, 3.5).
 	answers := p.Flags&(packet.SYN|packet.ACK) == packet.SYN|packet.ACK && q.has(sentSYN) && !q.has(sentSYNACK)
-	s.history.flags(q, p, side)
+	s.noteFlags(q, p, side)
 	if p.Flags&packet.SYN != 0 {
 		countSYN(s, q, o, r, p)
 	} else {
 		s.handshake.facts |= sawMore
 	}
 	if p.Window == 0 && !o.has(sentFIN) && !q.has(sentRST) {
-		s.history.scaled(eventZeroWindow, side, &q.own().noWindows)
+		s.scaled(eventZeroWindow, side, &q.own().noWindows)
 	}
 	q.flags |= p.Flags
 	before := q.retransmits
@@ -506,7 +513,7 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 	}
 	payload := q.segment(p, fresh)
 	if p.Payload > 0 && known && q.next == next && !q.has(sentRST) {
-		s.history.scaled(eventAgain, side, &q.own().again)
+		s.scaled(eventAgain, side, &q.own().again)
 	}
 	if fresh != nil {
 		from := q.unwrap(p.Seq)
@@ -533,7 +540,7 @@ func (f *Fold) countTCP(s *Session, r *ref, p *packet.Packet, fr frames, late bo
 			q.facts |= acked
 			if n := o.unseen(was, p.Ack); n > 0 && !first && s.running() {
 				for range n {
-					s.history.scaled(eventGap, 1-side, &o.own().gaps)
+					s.scaled(eventGap, 1-side, &o.own().gaps)
 				}
 			}
 		}
