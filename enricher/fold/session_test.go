@@ -2,6 +2,7 @@ package fold
 
 import (
 	"testing"
+	"time"
 	"unsafe"
 )
 
@@ -14,5 +15,27 @@ func TestSizeOfASession(t *testing.T) {
 	const page = 128
 	if n := unsafe.Sizeof(minute{}); n > page {
 		t.Errorf("a minute's sums take %d bytes, of a class of %d before", n, page)
+	}
+}
+
+// What cannot be booked otherwise any more takes no memory, also where nothing more comes; what comes later is booked
+// all the same.
+func TestMinutesGo(t *testing.T) {
+	b := newBench(t, nil)
+	b.send("c", s, opened(0, 100, 500)...)
+	b.send("c", 10*time.Minute)
+	if b.f.table.first.minutes == nil {
+		t.Error("they went too soon")
+	}
+	versions := len(b.versions)
+	b.send("c", 11*time.Minute)
+	if b.f.table.first.minutes != nil || !b.f.table.first.frozen || len(b.versions) != versions {
+		t.Errorf("minutes %v, frozen %t, %d versions", b.f.table.first.minutes, b.f.table.first.frozen, len(b.versions))
+	}
+	b.send("c", 21*time.Minute, pk{at: 20 * time.Minute, from: "a", flags: "P.", seq: 101, ack: 501, n: 7})
+	b.end()
+	b.check()
+	if r := b.one(); r.SrcPackets != 3 || r.SrcPayloadBytes != 7 {
+		t.Errorf("%+v", r)
 	}
 }

@@ -500,6 +500,8 @@ func (s *Session) nextDue(set *Settings) int64 {
 			every := int64(set.VersionEvery)
 			due = min(due, s.created+(s.changed-s.created+every-1)/every*every)
 		}
+	} else if s.minutes != nil {
+		due = min(due, s.created+int64(set.Freeze)+1) // what was booked cannot change any more: its minutes go
 	}
 	return due
 }
@@ -531,8 +533,10 @@ func (f *Fold) fire(s *Session) {
 		f.close(s, closeRollover)
 	case s.reason != open && due >= s.last+int64(f.set.FinalAfter):
 		f.finish(s, due)
-	default:
+	case s.dirty:
 		f.emit(s)
+	default:
+		f.book(s)
 	}
 	f.rearm(s)
 }

@@ -96,10 +96,10 @@ func (p *population) seal(b *testing.B) {
 		p.sequence[i]++
 		m := &pb.PacketBatch{
 			Producer: "c", Incarnation: 1, Sequence: p.sequence[i], Watermark: p.now, Clock: p.now,
-			Partitions: uint32(len(p.encoders)), Packets: uint32(e.Len()), Oldest: e.Oldest(),
+			Partitions: uint32(len(p.encoders)),
 		}
 		if e.Len() > 0 {
-			m.Columns = e.Seal(batch.S2)
+			m.Packets, m.Oldest, m.Columns = uint32(e.Len()), e.Oldest(), e.Seal(batch.S2)
 		}
 		var err error
 		if p.records[i], err = record.MarshalPackets(&pb.PacketsRecord{Body: &pb.PacketsRecord_Batch{Batch: m}}); err != nil {
@@ -163,6 +163,10 @@ func BenchmarkScale(b *testing.B) {
 				b.Fatalf("%d sessions are open, want %d", open, c.sessions)
 			}
 			b.ReportMetric(float64(inUse()-before)/float64(c.sessions), "B/session")
+			p.now += int64(20 * time.Minute)
+			p.seal(b)
+			take()
+			b.ReportMetric(float64(inUse()-before)/float64(c.sessions), "idle-B/session")
 			runtime.KeepAlive(folds)
 		})
 	}
