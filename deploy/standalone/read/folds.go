@@ -43,6 +43,7 @@ type partition struct {
 	rows   []row
 	text   []byte // of the rows
 	row    columns.Session
+	alerts map[session.ID][]byte // text of those raised by sessions that have not settled
 }
 
 // row is a session in its last version: its place in the order of printing, and its text.
@@ -169,6 +170,10 @@ func (p *partition) Settled(at int64, s *fold.Session) {
 	s.Row(&p.row)
 	from := len(p.text)
 	p.text = p.format.append(p.text, &p.row)
+	if text, ok := p.alerts[p.row.ID]; ok {
+		p.text = append(p.text, text...)
+		delete(p.alerts, p.row.ID)
+	}
 	p.rows = append(p.rows, row{at, p.row.Start, p.row.ID, p.text[from:len(p.text):len(p.text)]})
 }
 
@@ -178,8 +183,17 @@ func (p *partition) Traffic(*columns.Traffic) {}
 // Packet is not printed.
 func (p *partition) Packet(*columns.Packet) {}
 
-// Alert is not printed.
-func (p *partition) Alert(*columns.Alert) {}
+// Alert keeps an alert until its session is printed.
+func (p *partition) Alert(a *columns.Alert) {
+	text := p.format.appendAlert(p.alerts[a.SessionID], a)
+	if len(text) == 0 {
+		return
+	}
+	if p.alerts == nil {
+		p.alerts = map[session.ID][]byte{}
+	}
+	p.alerts[a.SessionID] = text
+}
 
 // counts sums up what the folds counted.
 func (fs *folds) counts() (sum [fold.Reasons]uint64) {

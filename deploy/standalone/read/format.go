@@ -12,6 +12,8 @@ import (
 // made, in the order of printing, and end comes last.
 type format interface {
 	append(dst []byte, s *columns.Session) []byte
+	// appendAlert appends an alert, which is printed behind its session, or nothing.
+	appendAlert(dst []byte, a *columns.Alert) []byte
 	print(w *bufio.Writer, text []byte) error
 	end(w *bufio.Writer) error
 }
@@ -20,26 +22,47 @@ type format interface {
 func newFormat(name string) (format, error) {
 	switch name {
 	case "json":
-		return lineFormat(columns.AppendJSON), nil
+		return jsonFormat{}, nil
 	case "table":
 		return &tableFormat{}, nil
 	}
 	for _, f := range siem.Formats {
 		if f.Name == name {
-			return lineFormat(f.Append), nil
+			return documents{f: f}, nil
 		}
 	}
 	return nil, fmt.Errorf("unknown format %q, must be json, table, ecs, ocsf or asim", name)
 }
 
-// lineFormat is one object a line, flat or as SIEMs get it.
-type lineFormat func(dst []byte, s *columns.Session) []byte
+// lines prints text as it is.
+type lines struct{}
 
-func (f lineFormat) append(dst []byte, s *columns.Session) []byte { return append(f(dst, s), '\n') }
-
-func (lineFormat) print(w *bufio.Writer, text []byte) error {
+func (lines) print(w *bufio.Writer, text []byte) error {
 	_, err := w.Write(text)
 	return err
 }
 
-func (lineFormat) end(*bufio.Writer) error { return nil }
+func (lines) end(*bufio.Writer) error { return nil }
+
+// jsonFormat is one flat object a line, of sessions alone.
+type jsonFormat struct{ lines }
+
+func (jsonFormat) append(dst []byte, s *columns.Session) []byte {
+	return append(columns.AppendJSON(dst, s), '\n')
+}
+
+func (jsonFormat) appendAlert(dst []byte, _ *columns.Alert) []byte { return dst }
+
+// documents are those of a topic for SIEMs, one a line.
+type documents struct {
+	lines
+	f siem.Format
+}
+
+func (d documents) append(dst []byte, s *columns.Session) []byte {
+	return append(d.f.Append(dst, s), '\n')
+}
+
+func (d documents) appendAlert(dst []byte, a *columns.Alert) []byte {
+	return append(d.f.AppendAlert(dst, a), '\n')
+}

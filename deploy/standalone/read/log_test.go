@@ -8,7 +8,6 @@ import (
 
 	"github.com/tapweave/tapweave/enricher/fold"
 	"github.com/tapweave/tapweave/proto/capturetest"
-	"github.com/tapweave/tapweave/proto/columns"
 )
 
 // TestOnlyRecordsReachTheFold reads a capture, keeps copies of the records on the log, and folds these anew,
@@ -37,7 +36,7 @@ func TestOnlyRecordsReachTheFold(t *testing.T) {
 				if _, err := r.run([]string{path}, &want); err != nil {
 					t.Fatal(err)
 				}
-				fs := newFolds(o.Fold, lineFormat(columns.AppendJSON), &got)
+				fs := newFolds(o.Fold, jsonFormat{}, &got)
 				next := make([]int64, o.Fold.Partitions)
 				for _, k := range log {
 					if k.offset != next[k.partition] {

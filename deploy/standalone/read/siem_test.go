@@ -10,14 +10,14 @@ import (
 	"github.com/tapweave/tapweave/sink/siem/siemtest"
 )
 
-// Every session of every capture is a valid document in each schema.
+// Every session of every capture, and every alert, is a valid document in each schema.
 func TestDocuments(t *testing.T) {
 	files := capturetest.Files(t)
 	for _, f := range siem.Formats {
 		t.Run(f.Name, func(t *testing.T) {
 			t.Parallel()
 			schema := siemtest.ByFormat(t, f.Name)
-			documents := 0
+			documents, alerts := 0, 0
 			for _, file := range files {
 				o := DefaultOptions()
 				o.Format = f.Name
@@ -27,14 +27,17 @@ func TestDocuments(t *testing.T) {
 				}
 				for line := range bytes.Lines(out.Bytes()) {
 					documents++
+					if bytes.Contains(line, []byte(":overlap:")) { // in the id
+						alerts++
+					}
 					if found := schema.Check(bytes.TrimSuffix(line, []byte("\n"))); len(found) > 0 {
 						t.Errorf("%s: %q\n%s", filepath.Base(file), found, line)
 					}
 				}
 			}
-			t.Logf("%d documents of %d captures are valid", documents, len(files))
-			if documents < 1000 {
-				t.Errorf("only %d documents", documents)
+			t.Logf("%d documents of %d captures are valid, %d of them alerts", documents, len(files), alerts)
+			if documents < 1000 || alerts == 0 {
+				t.Errorf("only %d documents, %d of them alerts", documents, alerts)
 			}
 		})
 	}

@@ -110,6 +110,8 @@ func appendPrintable(dst []byte, name string) []byte {
 	return dst
 }
 
+func (*tableFormat) appendAlert(dst []byte, _ *columns.Alert) []byte { return dst }
+
 func (t *tableFormat) print(w *bufio.Writer, text []byte) error {
 	cells := strings.Split(string(text), "\t")
 	for i, c := range cells {

@@ -52,6 +52,9 @@ func run() error {
 	if err := t.sink(); err != nil {
 		return err
 	}
+	if err := t.siem(); err != nil {
+		return err
+	}
 	return t.print(os.Stdout)
 }
 
@@ -357,5 +360,28 @@ func (t *table) sink() error {
 	f := b["Sink"]
 	t.add("sink, Kafka records to durable rows, against INSERT SELECT", fmt.Sprintf("%.0f rows/s", f["rows/s"]),
 		fmt.Sprintf("%.0f rows/s", f["insert_select_rows/s"]), f["vs_insert_select"], "≥ 0.8")
+	return nil
+}
+
+// siem measures the documents for SIEMs: their writing alone, and all that is between two calls to the broker.
+func (t *table) siem() error {
+	const unit, least = "documents/cpu-s", 400_000.0
+	way, err := goBench("sink", "./siem", "^BenchmarkDocuments$", "2s", 3)
+	if err != nil {
+		return err
+	}
+	for _, schema := range []string{"ecs", "ocsf", "asim"} {
+		b, err := goBench("sink", "./siem/"+schema, "^BenchmarkAppend$", "2s", 3)
+		if err != nil {
+			return err
+		}
+		name := strings.ToUpper(schema)
+		for _, m := range []struct {
+			what string
+			f    figures
+		}{{"written", b["Append"]}, {"from Kafka records of sessions", way["Documents/"+schema]}} {
+			t.add(name+" documents, "+m.what, fmt.Sprintf("%.0f per CPU-s", m.f[unit]), fmt.Sprintf("%.0f", least), m.f[unit]/least, "≥ 1")
+		}
+	}
 	return nil
 }
