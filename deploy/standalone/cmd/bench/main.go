@@ -375,13 +375,11 @@ func (t *table) siem() error {
 		if err != nil {
 			return err
 		}
-		name := strings.ToUpper(schema)
-		for _, m := range []struct {
-			what string
-			f    figures
-		}{{"written", b["Append"]}, {"from Kafka records of sessions", way["Documents/"+schema]}} {
-			t.add(name+" documents, "+m.what, fmt.Sprintf("%.0f per CPU-s", m.f[unit]), fmt.Sprintf("%.0f", least), m.f[unit]/least, "≥ 1")
+		add := func(what string, f figures, goal string) {
+			t.add(strings.ToUpper(schema)+" documents, "+what, fmt.Sprintf("%.0f per CPU-s", f[unit]), fmt.Sprintf("%.0f", least), f[unit]/least, goal)
 		}
+		add("written", b["Append"], "≥ 1")
+		add("from Kafka records of sessions", way["Documents/"+schema], "-")
 	}
 	return nil
 }
