@@ -83,7 +83,7 @@ type sighting struct {
 const maxSightings = 1 << 20
 
 func (c *copies) init() {
-	c.ring = make([]sighting, 256)
+	c.ring = make([]sighting, minRing)
 	c.datagrams = map[int]*datagram{}
 }
 
@@ -91,15 +91,23 @@ func (c *copies) at(n int) *sighting { return &c.ring[n&(len(c.ring)-1)] }
 
 func (c *copies) push(g sighting) {
 	if c.tail-c.head == len(c.ring) {
-		old := c.ring
-		c.ring = make([]sighting, 2*len(old))
-		for n := c.head; n < c.tail; n++ {
-			*c.at(n) = old[n&(len(old)-1)]
-		}
-		c.buckets = nil
+		c.resize(2 * len(c.ring))
 	}
 	*c.at(c.tail) = g
 	c.tail++
+}
+
+// minRing is the least number of places.
+const minRing = 256
+
+// resize gives the ring another number of places, a power of two.
+func (c *copies) resize(places int) {
+	old := c.ring
+	c.ring = make([]sighting, places)
+	for n := c.head; n < c.tail; n++ {
+		*c.at(n) = old[n&(len(old)-1)]
+	}
+	c.buckets = nil
 }
 
 // identity is equal for all copies of a packet: it leaves out what changes on the way.
@@ -219,6 +227,9 @@ func (c *copies) forget(t int64) {
 			delete(c.datagrams, c.head)
 		}
 		c.head++
+	}
+	if n := len(c.ring); n > minRing && c.tail-c.head < n/16 {
+		c.resize(max(n/4, minRing)) // a burst is over
 	}
 }
 

@@ -39,3 +39,28 @@ func TestMinutesGo(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// What a burst needed to know copies is given back behind it.
+func TestRingShrinks(t *testing.T) {
+	b := newBench(t, nil)
+	var ps []pk
+	for i := range uint32(5000) {
+		at := time.Duration(i) * 10 * time.Microsecond
+		ps = append(ps, pk{at: at, from: "a/1", flags: ".", seq: i}, pk{at: at + 500*ms, from: "a/2", flags: ".", seq: i})
+	}
+	b.send("c", 600*ms, ps...)
+	if n := len(b.f.copies.ring); n < 5000 {
+		t.Errorf("%d places for 5000 packets", n)
+	}
+	for i := range 10 {
+		b.send("c", time.Duration(i+2)*s, pk{at: time.Duration(i+1) * s, from: "a/1", flags: ".", seq: uint32(6000 + i)}, pk{at: time.Duration(i+1)*s + 1, from: "a/2", flags: ".", seq: uint32(6000 + i)})
+	}
+	if n := len(b.f.copies.ring); n != minRing {
+		t.Errorf("%d places for a packet a second", n)
+	}
+	b.end()
+	b.check()
+	if r := b.one(); r.SrcPackets != 5010 || r.DuplicatePackets != 5010 {
+		t.Errorf("%d packets, %d copies", r.SrcPackets, r.DuplicatePackets)
+	}
+}
