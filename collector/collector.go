@@ -295,6 +295,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	}
 
 	incarnation := uint64(time.Now().UnixNano())
+	var flushBy atomic.Int64 // when publishing has to end, nanoseconds since the Unix epoch
 	batchers := batcher.New(c.config.batcher(incarnation), len(c.inputs), c.publisher.Emit)
 	batchers[0].Hello(c.opened - settle)
 	topics := make(chan struct{}) // closed when they are there
@@ -309,7 +310,8 @@ func (c *Collector) Run(ctx context.Context) error {
 			}
 		} else {
 			close(topics)
-			counts := stats.Publisher{Instance: c.config.Name, Incarnation: incarnation, Counters: c.counters, Producer: c.kafka, Log: c.log}
+			counts := stats.Publisher{Instance: c.config.Name, Incarnation: incarnation, Counters: c.counters, Producer: c.kafka, Log: c.log,
+				Last: func() time.Duration { return time.Until(time.Unix(0, flushBy.Load())) }}
 			background.Go(func() { counts.Run(life) })
 		}
 		c.publisher.Run(publishing)
@@ -344,6 +346,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	close(stop)
 	workers.Wait()
 	if life.Err() == nil {
+		flushBy.Store(time.Now().Add(c.config.FlushTimeout).UnixNano())
 		select {
 		case <-topics:
 			flush, cancel := context.WithTimeout(life, c.config.FlushTimeout)

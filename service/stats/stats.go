@@ -111,32 +111,38 @@ type Publisher struct {
 	Producer    Producer
 	Log         *slog.Logger
 	Every       time.Duration // default: 1 s
+	// Last is how long the last record may take, asked for when the others are done: what it says, no other says
+	// again. Default: 2 s.
+	Last func() time.Duration
 	// Before, if set, is called before each record is made, for counts that are fetched from elsewhere.
 	Before func()
 }
 
-// Run publishes until ctx is done, then once more. A record that could not be written is not tried again: the
-// next one says all of it.
+// Run publishes until ctx is done. A record that could not be written is not tried again: the next one says all of it.
+// The last one is written when ctx is done, and is tried again.
 func (p *Publisher) Run(ctx context.Context) {
 	limited := logging.NewLimited(p.Log)
 	tick := time.NewTicker(cmp.Or(p.Every, time.Second))
 	defer tick.Stop()
-	for done := false; !done; {
+	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-			done = true
 		case <-tick.C:
-		}
-		// The last record is written although ctx is done.
-		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		if done {
+			c, cancel := context.WithTimeout(ctx, 5*time.Second)
+			if err := p.publish(c); err != nil && ctx.Err() == nil {
+				limited.Warn("stats", "counts were not published, the next record has them all", "error", err)
+			}
 			cancel()
-			c, cancel = context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		}
-		if err := p.publish(c); err != nil {
-			limited.Warn("stats", "counts were not published, the next record has them all", "error", err)
-		}
-		cancel()
+	}
+	limit := 2 * time.Second
+	if p.Last != nil {
+		limit = max(limit, p.Last())
+	}
+	c, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	if err := (kafka.Retry{}).Do(c, func() error { return p.publish(c) }, nil); err != nil {
+		p.Log.Warn("the last counts were not published", "error", err)
 	}
 }
 

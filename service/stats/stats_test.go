@@ -45,17 +45,19 @@ tapweave_collector_refused_total{reason="not_ip"} 0
 
 // topic keeps what is produced, and fails the first time.
 type topic struct {
-	mu      sync.Mutex
-	calls   int
-	records []*pb.StatsRecord
-	wrote   chan struct{}
+	mu       sync.Mutex
+	calls    int
+	failures int // calls that will fail
+	records  []*pb.StatsRecord
+	wrote    chan struct{}
 }
 
 func (p *topic) Produce(_ context.Context, name string, partition int, records ...kafka.Record) (int64, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.calls++
-	if p.calls == 1 {
+	if p.calls == 1 || p.failures > 0 {
+		p.failures = max(0, p.failures-1)
 		return 0, errors.New("not now")
 	}
 	if name != record.TopicStats || partition != 0 || string(records[0].Key) != "c1" {
@@ -84,7 +86,10 @@ func TestPublisher(t *testing.T) {
 	go func() { p.Run(ctx); close(done) }()
 	<-out.wrote
 	n.Add(2)
+	out.mu.Lock()
+	out.failures = 3 // the last record is tried again
 	cancel()
+	out.mu.Unlock()
 	<-done
 	last := out.records[len(out.records)-1]
 	if last.Service != "collector" || last.Instance != "c1" || last.Incarnation != 77 || time.Since(time.Unix(0, last.Time)) > time.Minute {

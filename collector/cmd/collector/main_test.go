@@ -156,7 +156,7 @@ func TestDump(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, out = program(t, nil, "-check", "-config", file)
-	if err := c.Wait(); err != nil || out.String() != "the configuration is valid\n" {
+	if err := c.Wait(); err != nil || !strings.HasSuffix(out.String(), "the configuration is valid\n") { // before it: that no Kafka is there
 		t.Errorf("%v: %s", err, out)
 	}
 }
