@@ -29,6 +29,7 @@ type bench struct {
 	at       []int64
 	traffic  map[columns.TrafficDimensions]columns.TrafficSums
 	packets  int
+	alerts   []columns.Alert
 }
 
 func newBench(t testing.TB, change func(*Settings)) *bench {
@@ -60,7 +61,7 @@ func (b *bench) Traffic(t *columns.Traffic) {
 }
 
 func (b *bench) Packet(*columns.Packet) { b.packets++ }
-func (b *bench) Alert(*columns.Alert)   {}
+func (b *bench) Alert(a *columns.Alert) { b.alerts = append(b.alerts, *a) }
 
 // base is the time 0 of the tests.
 var base = time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC).UnixNano()

@@ -42,10 +42,11 @@ type Threats struct {
 	confidences []byte
 	expires     []uint32
 	names       []string
-	index       []uint32 // by hash: entry plus one; open addressing, at most half full
+	index       []uint64 // by hash, open addressing, at most half full: half of the hash, and the entry plus one
 	prefixes    bart.Table[uint32]
 	hasPrefixes bool
 	hasNames    bool // domains
+	hasBelow    bool
 	hasPrints   bool // fingerprints
 }
 
@@ -59,7 +60,7 @@ func newThreats(m *pb.Threats) (*Threats, error) {
 	for size < 2*n {
 		size *= 2
 	}
-	t.index = make([]uint32, size)
+	t.index = make([]uint64, size)
 	before := uint32(0)
 	for i := range n {
 		if t.ends[i] < before || int(t.ends[i]) > len(t.values) || int(t.name[i]) >= len(t.names) || t.kinds[i] == 0 || t.kinds[i] >= byte(numKinds) {
@@ -82,14 +83,16 @@ func newThreats(m *pb.Threats) (*Threats, error) {
 			continue
 		case Domain, Below:
 			t.hasNames = true
+			t.hasBelow = t.hasBelow || Kind(t.kinds[i]) == Below
 		default:
 			t.hasPrints = true
 		}
-		h := hash(Kind(t.kinds[i]), v)
-		for t.index[h&uint64(size-1)] != 0 {
-			h++
+		h := hash(Kind(t.kinds[i]), string(v))
+		at := h & uint64(size-1)
+		for t.index[at] != 0 {
+			at = (at + 1) & uint64(size-1)
 		}
-		t.index[h&uint64(size-1)] = uint32(i) + 1
+		t.index[at] = h>>32<<32 | uint64(i+1)
 	}
 	return t, nil
 }
@@ -117,17 +120,19 @@ func (t *Threats) value(i uint32) []byte {
 	return t.values[from:t.ends[i]]
 }
 
-func hash(k Kind, v []byte) uint64 { return xxhash.Sum64(v) ^ uint64(k)*0x9e3779b97f4a7c15 }
+func hash(k Kind, v string) uint64 {
+	return (xxhash.Sum64String(v) ^ uint64(k)) * 0x9e3779b97f4a7c15
+}
 
-// find returns the place of an indicator.
-func (t *Threats) find(k Kind, v []byte) (uint32, bool) {
-	mask := uint64(len(t.index) - 1)
-	for h := hash(k, v); ; h++ {
-		i := t.index[h&mask]
-		if i == 0 {
+// find returns the place of an indicator. What is on no list is mostly told by the index alone: one look into memory.
+func (t *Threats) find(k Kind, v string) (uint32, bool) {
+	mask, h := uint64(len(t.index)-1), hash(k, v)
+	for at := h & mask; ; at = (at + 1) & mask {
+		e := t.index[at]
+		if e == 0 {
 			return 0, false
 		}
-		if i--; t.kinds[i] == byte(k) && string(t.value(i)) == string(v) {
+		if i := uint32(e) - 1; e>>32 == h>>32 && t.kinds[i] == byte(k) && string(t.value(i)) == v {
 			return i, true
 		}
 	}
@@ -168,7 +173,7 @@ func (t *Threats) threat(i uint32) *Threat {
 func (t *Threats) Address(a netip.Addr, at int64) (*Threat, Span) {
 	s := Always
 	v := a.As16()
-	if i, ok := t.find(Address, v[:]); ok && t.live(i, at, &s) {
+	if i, ok := t.find(Address, string(v[:])); ok && t.live(i, at, &s) {
 		return t.threat(i), s
 	}
 	if !t.hasPrefixes || !t.prefixes.Contains(a) {
@@ -194,20 +199,20 @@ func (t *Threats) Name(name string, at int64) *Threat {
 		return nil
 	}
 	s := Always
-	b := []byte(name)
-	if i, ok := t.find(Domain, b); ok && t.live(i, at, &s) {
+	if i, ok := t.find(Domain, name); ok && t.live(i, at, &s) {
 		return t.threat(i)
 	}
-	for {
+	for t.hasBelow {
 		_, rest, more := strings.Cut(name, ".")
 		if !more || rest == "" {
 			return nil
 		}
 		name = rest
-		if i, ok := t.find(Below, b[len(b)-len(name):]); ok && t.live(i, at, &s) {
+		if i, ok := t.find(Below, name); ok && t.live(i, at, &s) {
 			return t.threat(i)
 		}
 	}
+	return nil
 }
 
 // plain is a name as indicators have it.
@@ -224,7 +229,7 @@ func (t *Threats) Print(k Kind, print string, at int64) *Threat {
 		return nil
 	}
 	s := Always
-	if i, ok := t.find(k, []byte(print)); ok && t.live(i, at, &s) {
+	if i, ok := t.find(k, print); ok && t.live(i, at, &s) {
 		return t.threat(i)
 	}
 	return nil

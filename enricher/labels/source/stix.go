@@ -1,7 +1,6 @@
 package source
 
 import (
-	"bufio"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
@@ -30,25 +29,24 @@ func csvLine(line string) ([]string, error) {
 // json reads a STIX bundle or a MISP event, feed or list of attributes, one object after another: the file may be
 // larger than memory.
 func (g *threatGatherer) json(r io.Reader) error {
-	c := &counted{r: r}
-	d := json.NewDecoder(bufio.NewReaderSize(c, 1<<12))
+	d := json.NewDecoder(r)
 	err := g.value(d, "")
 	var syntax *json.SyntaxError
 	var own *Error
 	switch {
 	case err == nil:
 		if _, err := d.Token(); !errors.Is(err, io.EOF) {
-			return g.wrong(c.lines+1, "something follows behind the JSON")
+			return g.wrong(g.lineOf(d.InputOffset()), "something follows behind the JSON")
 		}
 		return nil
 	case errors.As(err, &own):
 		return err
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return g.wrong(c.lines+1, "the JSON is cut short")
+		return g.wrong(g.lineOf(d.InputOffset()), "the JSON is cut short")
 	case errors.As(err, &syntax):
-		return g.wrong(c.lines+1, "%s", syntax.Error())
+		return g.wrong(g.lineOf(d.InputOffset()), "%s", syntax.Error())
 	}
-	return g.wrong(c.lines+1, "%s", reason(err))
+	return g.wrong(g.lineOf(d.InputOffset()), "%s", reason(err))
 }
 
 // value reads a value that stands under a key. Lists of objects and of attributes are read one by one.

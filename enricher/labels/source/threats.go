@@ -92,16 +92,21 @@ func (g *threatGatherer) read() error {
 	return g.lines(r)
 }
 
-// counted is how a reader knows its line.
-type counted struct {
-	r     io.Reader
-	lines int // behind what was read
-}
-
-func (c *counted) Read(b []byte) (int, error) {
-	n, err := c.r.Read(b)
-	c.lines += bytes.Count(b[:n], []byte("\n"))
-	return n, err
+// lineOf is the line of an offset in the file, behind a byte order mark.
+func (g *threatGatherer) lineOf(offset int64) int {
+	f, err := os.Open(g.path)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	line, b := 1, make([]byte, 1<<16)
+	for r := io.LimitReader(f, offset); ; {
+		n, err := r.Read(b)
+		line += bytes.Count(b[:n], []byte("\n"))
+		if err != nil {
+			return line
+		}
+	}
 }
 
 func (g *threatGatherer) wrong(line int, format string, args ...any) error {
