@@ -90,7 +90,7 @@ soak: ## the collector at overload for SOAK (1m), and a Kafka that is away for a
 	cd deploy/standalone && SOAK=$(SOAK) go test -count=1 -timeout 0 -v -run 'TestOverload|TestKafkaAway' ./load ./endtoend
 
 .PHONY: fuzz
-fuzz: ## run every fuzz target for a while (FUZZTIME=10s)
+fuzz: ## run every fuzz target for a while (FUZZTIME=10s), and the fold on 10,000 random conversations
 	@$(call go,fuzz)
 	@for module in $(MODULES); do \
 		while IFS=: read -r file target; do \
@@ -98,6 +98,7 @@ fuzz: ## run every fuzz target for a while (FUZZTIME=10s)
 			(cd $$module; go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "./$$(dirname "$$file")"); \
 		done < <(cd $$module; grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed 's/func //' | sort); \
 	done
+	cd enricher && go test ./fold -run '^TestProperties$$' -seeds 10000 -timeout 2h
 
 .PHONY: generate
 generate: ## write the generated files anew: protobuf code, docs/columns.md
