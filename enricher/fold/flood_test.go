@@ -138,3 +138,54 @@ func TestFloods(t *testing.T) {
 		}
 	}
 }
+
+// Payload that waits to be recognised is bounded, a session and in all. Sessions whose payload is given up are counted
+// as all others.
+func TestPayloadIsBounded(t *testing.T) {
+	const most, sessions, segments = 1 << 20, 2000, 40
+	b := newBench(t, func(set *Settings) { set.MaxApplications = most })
+	hello := append([]byte{0x16, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3}, make([]byte, 989)...) // a ClientHello of 16 kB, whose end never comes
+	port := func(i int, data []byte) func(*packet.Flow, *packet.Packet) {
+		return func(f *packet.Flow, p *packet.Packet) {
+			f.SrcPort, p.Data = uint16(i), data
+		}
+	}
+	worst, inOne := 0, 0
+	for n := range segments {
+		var ps []pk
+		for i := range sessions {
+			p := pk{at: time.Duration(n*sessions+i) * time.Microsecond, from: "a", flags: "S", seq: 100, mod: port(i, nil)}
+			if n > 0 {
+				p.flags, p.seq, p.ack, p.n = "P.", 101+uint32(n-1)*1000, 501, 1000
+				p.mod = port(i, hello)
+				if n > 1 {
+					p.mod = port(i, make([]byte, 1000))
+				}
+			}
+			ps = append(ps, p)
+		}
+		b.send("c", time.Duration((n+1)*sessions)*time.Microsecond, ps...)
+		worst = max(worst, b.f.applications)
+		for s := b.f.table.first; s != nil; s = s.next {
+			if s.app != nil {
+				inOne = max(inOne, s.app.Bytes)
+			}
+		}
+	}
+	if worst == 0 || worst > most+64<<10 || inOne > 64<<10 {
+		t.Errorf("%d bytes in all, %d in one session", worst, inOne)
+	}
+	if b.f.counts[ApplicationsGivenUp] == 0 {
+		t.Error("nothing was given up")
+	}
+	b.end()
+	b.check()
+	for _, r := range b.settled {
+		if r.SrcPackets != segments || r.SrcPayloadBytes != (segments-1)*1000 {
+			t.Fatalf("%d packets, %d bytes of payload", r.SrcPackets, r.SrcPayloadBytes)
+		}
+	}
+	if len(b.settled) != sessions || b.f.applications != 0 {
+		t.Errorf("%d sessions, %d bytes left behind", len(b.settled), b.f.applications)
+	}
+}
