@@ -89,12 +89,12 @@ func (s *Sink) Run(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
-	var server *clickhouse.Server
+	var servers []*clickhouse.Server
 	if s.config.ClickHouse.Enabled {
-		if server, err = s.config.ClickHouse.Open(); err != nil {
+		if servers, err = s.config.ClickHouse.Servers(); err != nil {
 			return err
 		}
-		defer server.Close()
+		defer clickhouse.Close(servers)
 	}
 
 	// /readyz and the counts live on until the outputs have ended.
@@ -128,13 +128,13 @@ func (s *Sink) Run(ctx context.Context) error {
 			}
 		})
 	}
-	if server != nil {
-		run(func(ctx context.Context) error { return s.runClickHouse(ctx, client, server) })
+	if servers != nil {
+		run(func(ctx context.Context) error { return s.runClickHouse(ctx, client, servers) })
 	}
 	if s.config.SIEM.Enabled() {
 		// The other output reads the same records, and writes the letters.
 		var producer deadletter.Producer
-		if server == nil {
+		if servers == nil {
 			producer = client
 		}
 		letters := deadletter.New(producer, s.counters, "siem_deadletter", s.log)
@@ -183,15 +183,24 @@ func (s *Sink) topics(ctx context.Context, client *kafka.Client) (map[string]int
 	return have, err
 }
 
-func (s *Sink) runClickHouse(ctx context.Context, client *kafka.Client, server *clickhouse.Server) error {
-	if err := s.migrate(ctx, server); err != nil {
-		return err
+func (s *Sink) runClickHouse(ctx context.Context, client *kafka.Client, servers []*clickhouse.Server) error {
+	for _, server := range servers {
+		if err := s.migrate(ctx, server); err != nil {
+			return err
+		}
+	}
+	if s.config.ClickHouse.Cluster != "" {
+		var err error
+		if servers, err = s.shards(ctx); err != nil {
+			return err
+		}
+		defer clickhouse.Close(servers)
 	}
 	s.ready.Hold(conditionClickHouse)
 	letters := deadletter.New(client, s.counters, "deadletter", s.log)
 	config := s.config.ClickHouse
 	config.Partitions = s.config.Partitions
-	output := clickhouse.New(config, server, client, letters, s.counters, s.registry, s.log)
+	output := clickhouse.New(config, servers, client, letters, s.counters, s.registry, s.log)
 	output.Away = func(err error) {
 		if err != nil {
 			s.ready.Fail(conditionClickHouse, err.Error())
@@ -202,9 +211,21 @@ func (s *Sink) runClickHouse(ctx context.Context, client *kafka.Client, server *
 	return output.Run(ctx)
 }
 
+// shards waits until each shard of the cluster answers.
+func (s *Sink) shards(ctx context.Context) (list []*clickhouse.Server, err error) {
+	err = kafka.Retry{}.Do(ctx, func() (err error) {
+		list, err = s.config.ClickHouse.Shards(ctx)
+		return err
+	}, func(err error) {
+		s.ready.Fail(conditionClickHouse, err.Error())
+		s.limited.Warn("clickhouse", "ClickHouse is not ready, trying again", "error", err)
+	})
+	return list, err
+}
+
 // migrate brings the tables up to date, or sees that they are. While ClickHouse does not answer it waits.
 func (s *Sink) migrate(ctx context.Context, server *clickhouse.Server) error {
-	m := &migrate.Migrator{Conn: server, Database: s.config.ClickHouse.Database, Retention: s.config.ClickHouse.Retention, Instance: s.config.Name, Log: s.log}
+	m := &migrate.Migrator{Conn: server, Database: s.config.ClickHouse.Database, Cluster: s.config.ClickHouse.Cluster, Retention: s.config.ClickHouse.Retention, Instance: s.config.Name, Log: s.log}
 	apply := m.Run
 	if !s.config.ClickHouse.Migrate {
 		apply = m.Check
@@ -229,19 +250,24 @@ func (s *Sink) migrate(ctx context.Context, server *clickhouse.Server) error {
 
 // MigrateOnly brings the tables up to date, whatever clickhouse.migrate says, and returns.
 func MigrateOnly(ctx context.Context, c Config, log *slog.Logger) error {
-	server, err := c.ClickHouse.Open()
+	servers, err := c.ClickHouse.Servers()
 	if err != nil {
 		return err
 	}
-	defer server.Close()
+	defer clickhouse.Close(servers)
 	s := New(c, Dependencies{Log: log})
 	s.config.ClickHouse.Migrate = true
-	return outcome(ctx, s.migrate(ctx, server))
+	for _, server := range servers {
+		if err := s.migrate(ctx, server); err != nil {
+			return outcome(ctx, err)
+		}
+	}
+	return nil
 }
 
 // PrintDDL writes the statements that make all tables from nothing.
 func PrintDDL(w io.Writer, c Config) error {
-	_, err := io.WriteString(w, strings.Join(migrate.DDL(c.ClickHouse.Database, c.ClickHouse.Retention), ";\n\n")+";\n")
+	_, err := io.WriteString(w, strings.Join(migrate.DDL(c.ClickHouse.Database, c.ClickHouse.Cluster, c.ClickHouse.Retention), ";\n\n")+";\n")
 	return err
 }
 

@@ -25,8 +25,8 @@ type mark struct {
 
 // mark reads the newest mark of the partition.
 func (p *partition) mark(ctx context.Context) (m mark, err error) {
-	from := fmt.Sprintf("FROM `%s`.`%s` WHERE output_partition = %d", p.config.Database, migrate.Marks, p.assignment.Partition)
-	err = p.keepTrying(ctx, func() error {
+	from := fmt.Sprintf("FROM `%s`.`%s` WHERE output_partition = %d", p.config.Stored(), migrate.Marks, p.assignment.Partition)
+	err = p.keepTrying(ctx, p.server, func() error {
 		m = mark{}
 		row := p.server.QueryRow(ctx, "SELECT count() > 0, argMax(next_offset, (time, next_offset)), argMax(last_record, (time, next_offset)) "+from)
 		if err := row.Scan(&m.known, &m.next, &m.last); err != nil || !m.known {
@@ -103,8 +103,8 @@ func (s *store) insertMark(ctx context.Context, token string) error {
 		values = append(values, fmt.Sprintf("(%d,%d,%d,%d,%d,%d,%d)", s.assignment.Partition, at.Partition, at.Log, at.Owner, at.Number, s.block.last.Offset+1, last))
 	}
 	query := fmt.Sprintf("INSERT INTO `%s`.`%s` (output_partition, input_partition, log_epoch, owner_epoch, output_number, next_offset, last_record) VALUES ",
-		s.config.Database, migrate.Marks) + strings.Join(values, ",")
-	return s.keepTrying(ctx, func() error {
+		s.config.Stored(), migrate.Marks) + strings.Join(values, ",")
+	return s.keepTrying(ctx, s.server, func() error {
 		if err := s.hold(ctx); err != nil {
 			return err
 		}

@@ -49,6 +49,8 @@ type Config struct {
 	PasswordFile string           `yaml:"password_file" doc:"File whose content is the password."`
 	TLS          tlsclient.Config `yaml:"tls" doc:"Encryption (HTTPS)."`
 
+	Cluster string `yaml:"cluster" doc:"Name of a cluster, as under remote_servers: tables are replicated, in DATABASE_local on each server, and DATABASE has tables over all shards. Then addresses names every server. Empty: one server."`
+
 	Migrate   bool              `yaml:"migrate" doc:"Whether the sink makes and changes the tables when it starts. Otherwise they have to be up to date: sink -migrate-only."`
 	Retention migrate.Retention `yaml:"retention" doc:"How long rows are kept, counted from the times that are in them: captures of years ago need 0."`
 
@@ -105,8 +107,8 @@ func (c Config) Validate() error {
 // Output writes to one database.
 type Output struct {
 	config  Config
-	server  *Server
-	inputs  int // input partitions that may share an output partition
+	shards  []*Server // of one server, itself
+	inputs  int       // input partitions that may share an output partition
 	stop    context.CancelCauseFunc
 	kafka   *kafka.Client
 	letters *deadletter.Writer
@@ -122,10 +124,10 @@ type Output struct {
 	Away func(error)
 }
 
-// New returns an output that does nothing yet.
-func New(c Config, server *Server, k *kafka.Client, letters *deadletter.Writer, counters *stats.Counters, registry prometheus.Registerer, log *slog.Logger) *Output {
+// New returns an output that does nothing yet. shards are those of [Config.Shards].
+func New(c Config, shards []*Server, k *kafka.Client, letters *deadletter.Writer, counters *stats.Counters, registry prometheus.Registerer, log *slog.Logger) *Output {
 	return &Output{
-		config: c, server: server, kafka: k, letters: letters,
+		config: c, shards: shards, kafka: k, letters: letters,
 		inputs: min(c.Partitions, delivery.Capacity(tableNames)),
 		log:    log, limited: logging.NewLimited(log),
 		metrics: newMetrics(counters, registry),
@@ -167,10 +169,10 @@ func (o *Output) generation(ctx context.Context, gen *kafka.Generation) {
 		}
 		switch a.Topic {
 		case record.TopicSessions:
-			p := &partition{Output: o, gen: gen, assignment: a, in: in, limits: o.config.limits(sessions)}
+			p := &partition{Output: o, server: o.shards[a.Partition%len(o.shards)], gen: gen, assignment: a, in: in, limits: o.config.limits(sessions)}
 			g.Go(func() error { return p.run(all) })
 		case record.TopicStats:
-			s := &statsPartition{Output: o, gen: gen, assignment: a, in: in}
+			s := &statsPartition{Output: o, server: o.shards[a.Partition%len(o.shards)], gen: gen, assignment: a, in: in}
 			g.Go(func() error { return s.run(all) })
 		}
 	}
@@ -265,8 +267,8 @@ func settings(token string) clickhouse.Settings {
 
 // keepTrying calls try until it succeeds, ctx is done, or it returns a permanent error, and says so once when
 // ClickHouse goes away and once when it is back.
-func (o *Output) keepTrying(ctx context.Context, try func() error) error {
-	err := kafka.Retry{}.Do(ctx, func() error { return o.server.Explain(try()) }, func(err error) {
+func (o *Output) keepTrying(ctx context.Context, server *Server, try func() error) error {
+	err := kafka.Retry{}.Do(ctx, func() error { return server.Explain(try()) }, func(err error) {
 		o.metrics.retries.Inc()
 		o.awaySince.CompareAndSwap(0, time.Now().UnixNano())
 		o.limited.Error("insert", "ClickHouse does not take rows, trying again until it does; Kafka keeps what comes", "error", err)

@@ -104,7 +104,7 @@ func (r *rig) output(ctx context.Context) (run func() error) {
 	registry := prometheus.NewRegistry()
 	r.counters = stats.New("sink", registry)
 	letters := deadletter.New(r.kafka, r.counters, "deadletter", log)
-	output := clickhouse.New(r.config, server, r.kafka, letters, r.counters, registry, log)
+	output := clickhouse.New(r.config, []*clickhouse.Server{server}, r.kafka, letters, r.counters, registry, log)
 	output.Crash(r.crash)
 	output.Away = r.away
 	return func() error {

@@ -18,6 +18,7 @@ import (
 // partition is one partition of tapweave.sessions for as long as it is assigned.
 type partition struct {
 	*Output
+	server     *Server // of its shard
 	gen        *kafka.Generation
 	assignment kafka.Assignment
 	in         *intake.Partition

@@ -27,6 +27,7 @@ const (
 // statsPartition is the partition of tapweave.stats for as long as it is assigned.
 type statsPartition struct {
 	*Output
+	server     *Server
 	gen        *kafka.Generation
 	assignment kafka.Assignment
 	in         *intake.Partition
@@ -158,8 +159,8 @@ func (s *statsPartition) insert(ctx context.Context) error {
 	if len(due) == 0 {
 		return nil
 	}
-	query := fmt.Sprintf("INSERT INTO `%s`.`%s` (time, service, instance, incarnation, stage, reason, count)", s.config.Database, migrate.PipelineStats)
-	err := s.keepTrying(ctx, func() (err error) {
+	query := fmt.Sprintf("INSERT INTO `%s`.`%s` (time, service, instance, incarnation, stage, reason, count)", s.config.Stored(), migrate.PipelineStats)
+	err := s.keepTrying(ctx, s.server, func() (err error) {
 		began := time.Now()
 		batch, err := s.server.PrepareBatch(ctx, query)
 		if err != nil {

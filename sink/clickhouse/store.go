@@ -243,11 +243,11 @@ var errRefused = errors.New("rows refused")
 
 // insert puts some rows of the block into a table, and tries until it has them or has refused them for what they are.
 func (s *store) insert(ctx context.Context, t target, token string, from, to int) (refused, err error) {
-	query := fmt.Sprintf("INSERT INTO `%s`.`%s` (%s)", s.config.Database, t.table, columns.Names(t.kind))
+	query := fmt.Sprintf("INSERT INTO `%s`.`%s` (%s)", s.config.Stored(), t.table, columns.Names(t.kind))
 	settings := clickhouse.WithSettings(settings(token))
 	rec := s.rows.rows[t.kind].record().NewSlice(int64(from), int64(to))
 	n := 0
-	err = s.keepTrying(ctx, func() error {
+	err = s.keepTrying(ctx, s.server, func() error {
 		began := time.Now()
 		err := s.stream(clickhouse.Context(ctx, settings), query, rec)
 		switch {

@@ -18,7 +18,7 @@ var dedupWindow = regexp.MustCompile(`\b(non_)?replicated_deduplication_window =
 // Windows returns in words which tables forget the tokens of their blocks too soon. partitions is how many of
 // tapweave.sessions are written to the same tables.
 func (s *Server) Windows(ctx context.Context, c Config, partitions int) (warnings []string, err error) {
-	rows, err := s.Query(ctx, "SELECT name, engine, create_table_query FROM system.tables WHERE database = ? ORDER BY name", c.Database)
+	rows, err := s.Query(ctx, "SELECT name, engine, create_table_query FROM system.tables WHERE database = ? ORDER BY name", c.Stored())
 	if err != nil {
 		return nil, s.Explain(err)
 	}
@@ -44,7 +44,7 @@ func (s *Server) Windows(ctx context.Context, c Config, partitions int) (warning
 		linger := max(c.Linger, 100*time.Millisecond)
 		if held := time.Duration(blocks) * linger / time.Duration(partitions); held < pause {
 			warnings = append(warnings, fmt.Sprintf("table %s.%s remembers %d blocks, those of %s: what a sink sends again after a longer pause is stored twice; ALTER TABLE %s.%s MODIFY SETTING %s = %d",
-				c.Database, name, blocks, held.Round(time.Second), c.Database, name, setting, int(pause/linger+1)*partitions))
+				c.Stored(), name, blocks, held.Round(time.Second), c.Stored(), name, setting, int(pause/linger+1)*partitions))
 		}
 	}
 	return warnings, s.Explain(rows.Err())

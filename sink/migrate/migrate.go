@@ -41,15 +41,18 @@ const (
 type Migrator struct {
 	Conn      driver.Conn
 	Database  string
+	Cluster   string // empty: one server; else Conn is one server of the cluster
 	Retention Retention
 	Instance  string // who applies, for schema_migrations
 	Log       *slog.Logger
 }
 
+func (m *Migrator) stored() string { return Stored(m.Database, m.Cluster) }
+
 // Applied returns the version of the newest migration that was applied; 0 if there is no schema.
 func (m *Migrator) Applied(ctx context.Context) (int, error) {
 	var v uint32
-	err := m.Conn.QueryRow(ctx, fmt.Sprintf("SELECT max(version) FROM %s.%s", ident(m.Database), migrations)).Scan(&v)
+	err := m.Conn.QueryRow(ctx, fmt.Sprintf("SELECT max(version) FROM %s.%s", ident(m.stored()), migrations)).Scan(&v)
 	if is(err, codeUnknownTable, codeUnknownDatabase) {
 		return 0, nil
 	}
@@ -63,16 +66,23 @@ func (m *Migrator) Check(ctx context.Context) error {
 	case err != nil:
 		return err
 	case have > Version():
-		return fmt.Errorf("%w: database %s has schema %d, this program knows schemas up to %d: use a newer sink", ErrNewer, m.Database, have, Version())
+		return fmt.Errorf("%w: database %s has schema %d, this program knows schemas up to %d: use a newer sink", ErrNewer, m.stored(), have, Version())
 	case have < Version():
-		return fmt.Errorf("%w: database %s has schema %d, this program needs schema %d: run sink -migrate-only", ErrOlder, m.Database, have, Version())
+		return fmt.Errorf("%w: database %s has schema %d, this program needs schema %d: run sink -migrate-only", ErrOlder, m.stored(), have, Version())
 	}
 	return nil
 }
 
 // Run applies what is missing, and sets the retention. Where the schema is up to date it changes nothing, takes
-// no lock, and needs no right but SELECT.
+// no lock, and needs no right but SELECT. In a cluster it does so on the one server that it is connected to.
 func (m *Migrator) Run(ctx context.Context) error {
+	if err := m.tables(ctx); err != nil || m.Cluster == "" {
+		return err
+	}
+	return m.distribute(ctx)
+}
+
+func (m *Migrator) tables(ctx context.Context) error {
 	err := m.Check(ctx)
 	if err == nil {
 		missing, err := m.retentionDiffers(ctx)
@@ -82,7 +92,7 @@ func (m *Migrator) Run(ctx context.Context) error {
 	} else if !errors.Is(err, ErrOlder) {
 		return err
 	}
-	if err := m.exec(ctx, "CREATE DATABASE IF NOT EXISTS "+ident(m.Database)); err != nil {
+	if err := m.exec(ctx, "CREATE DATABASE IF NOT EXISTS "+ident(m.stored())); err != nil {
 		return err
 	}
 	unlock, err := m.lock(ctx)
@@ -94,7 +104,7 @@ func (m *Migrator) Run(ctx context.Context) error {
 }
 
 func (m *Migrator) apply(ctx context.Context) error {
-	if err := m.exec(ctx, migrationsTable(m.Database)); err != nil {
+	if err := m.exec(ctx, migrationsTable(m.stored())); err != nil {
 		return err
 	}
 	have, err := m.Applied(ctx)
@@ -105,26 +115,26 @@ func (m *Migrator) apply(ctx context.Context) error {
 		if step.version <= have {
 			continue
 		}
-		for _, s := range step.statements(m.Database) {
+		for _, s := range step.statements(m.stored()) {
 			if err := m.execUnless(ctx, s); err != nil {
 				return fmt.Errorf("migration %d (%s): %w", step.version, step.name, err)
 			}
 		}
 		if err := m.exec(ctx, fmt.Sprintf("INSERT INTO %s.%s (version, name, applied_by) VALUES (%d, %s, %s)",
-			ident(m.Database), migrations, step.version, literal(step.name), literal(m.Instance))); err != nil {
+			ident(m.stored()), migrations, step.version, literal(step.name), literal(m.Instance))); err != nil {
 			return err
 		}
-		m.Log.Info("migrated", "database", m.Database, "schema", step.version, "name", step.name)
+		m.Log.Info("migrated", "database", m.stored(), "schema", step.version, "name", step.name)
 	}
 	missing, err := m.retentionDiffers(ctx)
 	if err != nil {
 		return err
 	}
 	for _, t := range missing {
-		if err := m.exec(ctx, t.statement(m.Database)); err != nil {
+		if err := m.exec(ctx, t.statement(m.stored())); err != nil {
 			return fmt.Errorf("retention of %s: %w", t.table, err)
 		}
-		m.Log.Info("retention set", "table", m.Database+"."+t.table, "keep", t.keep)
+		m.Log.Info("retention set", "table", m.stored()+"."+t.table, "keep", t.keep)
 	}
 	return nil
 }
@@ -133,7 +143,7 @@ var ttlClause = regexp.MustCompile(`(?s)\) TTL (toDateTime\(.*?)\s+SETTINGS `)
 
 // retentionDiffers returns the tables whose TTL is not the one that is configured.
 func (m *Migrator) retentionDiffers(ctx context.Context) ([]tableRetention, error) {
-	rows, err := m.Conn.Query(ctx, "SELECT name, create_table_query FROM system.tables WHERE database = "+literal(m.Database))
+	rows, err := m.Conn.Query(ctx, "SELECT name, create_table_query FROM system.tables WHERE database = "+literal(m.stored()))
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +173,7 @@ func (m *Migrator) retentionDiffers(ctx context.Context) ([]tableRetention, erro
 
 // lock makes the lock table, waits for whoever has it, and takes it from an owner that seems to have died.
 func (m *Migrator) lock(ctx context.Context) (unlock func(), err error) {
-	name := ident(m.Database) + "." + lock
+	name := ident(m.stored()) + "." + lock
 	create := fmt.Sprintf("CREATE TABLE %s (owner String DEFAULT %s) ENGINE = Memory COMMENT %s", name, literal(m.Instance), literal("migrating: "+m.Instance))
 	for waiting := false; ; waiting = true {
 		err := m.exec(ctx, create)
@@ -180,16 +190,16 @@ func (m *Migrator) lock(ctx context.Context) (unlock func(), err error) {
 			return nil, err
 		}
 		if !waiting {
-			m.Log.Info("another sink migrates the schema, waiting", "database", m.Database)
+			m.Log.Info("another sink migrates the schema, waiting", "database", m.stored())
 		}
 		var age uint64
 		err = m.Conn.QueryRow(ctx, fmt.Sprintf("SELECT toUInt64(max(greatest(0, now() - metadata_modification_time))) FROM system.tables WHERE database = %s AND name = %s",
-			literal(m.Database), literal(lock))).Scan(&age)
+			literal(m.stored()), literal(lock))).Scan(&age)
 		if err != nil {
 			return nil, err
 		}
 		if time.Duration(age)*time.Second > lockStale {
-			m.Log.Warn("dropping a schema lock that was left over", "database", m.Database, "age_seconds", age)
+			m.Log.Warn("dropping a schema lock that was left over", "database", m.stored(), "age_seconds", age)
 			if err := m.exec(ctx, "DROP TABLE IF EXISTS "+name+" SYNC"); err != nil {
 				return nil, err
 			}
@@ -209,6 +219,9 @@ func (m *Migrator) execUnless(ctx context.Context, s statement) error {
 		if err := m.Conn.QueryRow(ctx, "SELECT toBool(("+s.unless+"))").Scan(&done); err != nil || done {
 			return err
 		}
+	}
+	if m.Cluster != "" {
+		return m.exec(ctx, replicated(m.stored(), s.sql))
 	}
 	return m.exec(ctx, s.sql)
 }

@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write the golden file of the newest sch
 // The newest schema is a file, so that a change of a column is seen here, and comes with a migration.
 func TestGolden(t *testing.T) {
 	file := fmt.Sprintf("testdata/%04d.sql", migrate.Version())
-	got := strings.Join(migrate.DDL("tapweave", migrate.DefaultRetention()), ";\n\n") + ";\n"
+	got := strings.Join(migrate.DDL("tapweave", "", migrate.DefaultRetention()), ";\n\n") + ";\n"
 	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
@@ -81,7 +81,7 @@ func TestFromNothing(t *testing.T) {
 func TestByHand(t *testing.T) {
 	c := clickhousetest.Config(t)
 	server := clickhousetest.Open(t, c)
-	for _, statement := range migrate.DDL(c.Database, migrate.DefaultRetention()) {
+	for _, statement := range migrate.DDL(c.Database, "", migrate.DefaultRetention()) {
 		if err := server.Exec(t.Context(), statement); err != nil {
 			t.Fatalf("%s: %v", statement, err)
 		}

@@ -304,19 +304,27 @@ COMMENT 'schema migrations that were applied'`, ident(database), migrations)
 }
 
 // DDL returns all statements that make a database of the newest schema from nothing, for people to read or to
-// apply by hand, once and to a database without tables: unlike [Migrator.Run] they do not look at what is there.
-func DDL(database string, r Retention) []string {
-	list := []string{"CREATE DATABASE IF NOT EXISTS " + ident(database), migrationsTable(database)}
+// apply by hand, once and to a database without tables: unlike [Migrator.Run] they do not look at what is there. Those of a
+// cluster are for each of its servers.
+func DDL(database, cluster string, r Retention) []string {
+	stored := Stored(database, cluster)
+	list := []string{"CREATE DATABASE IF NOT EXISTS " + ident(stored), migrationsTable(stored)}
 	for _, m := range all {
-		for _, s := range m.statements(database) {
+		for _, s := range m.statements(stored) {
+			if cluster != "" {
+				s.sql = replicated(stored, s.sql)
+			}
 			list = append(list, s.sql)
 		}
-		list = append(list, fmt.Sprintf("INSERT INTO %s.%s (version, name, applied_by) VALUES (%d, %s, 'by hand')", ident(database), migrations, m.version, literal(m.name)))
+		list = append(list, fmt.Sprintf("INSERT INTO %s.%s (version, name, applied_by) VALUES (%d, %s, 'by hand')", ident(stored), migrations, m.version, literal(m.name)))
 	}
 	for _, t := range r.tables() {
 		if t.keep != 0 {
-			list = append(list, t.statement(database))
+			list = append(list, t.statement(stored))
 		}
+	}
+	if cluster != "" {
+		list = append(list, distributedDDL(database, cluster)...)
 	}
 	return list
 }

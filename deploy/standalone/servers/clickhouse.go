@@ -9,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,6 +46,8 @@ type ClickHouseOptions struct {
 	// no page in the user's browser can change anything. Empty: none, and the user default may do everything as well,
 	// as suits tests.
 	WriterPassword string
+	// Macros are its macros, such as shard and replica.
+	Macros map[string]string
 	// Settings are more elements of its configuration, in XML.
 	Settings string
 	// Progress is told what goes on; may be nil.
@@ -297,6 +301,10 @@ func clickhouseConfig(o ClickHouseOptions, path string, httpPort, tcpPort int, n
 		// The last two are for the stop.
 		writes = granted(append(clickhouse.Grants(WriterUser), "GRANT SELECT ON system.processes", "GRANT KILL QUERY ON *.*"))
 	}
+	macros := ""
+	for _, name := range slices.Sorted(maps.Keys(o.Macros)) {
+		macros += "<" + name + ">" + text(o.Macros[name]) + "</" + name + ">"
+	}
 	return fmt.Appendf(nil, `<!-- Written at every start. -->
 <clickhouse>
   <logger>
@@ -314,7 +322,7 @@ func clickhouseConfig(o ClickHouseOptions, path string, httpPort, tcpPort int, n
   <user_files_path>%[1]s/data/user_files/</user_files_path>
   <users_config>%[5]s</users_config>
   <user_directories><users_xml><path>%[5]s</path></users_xml></user_directories>
-  <macros><start>%[6]s</start></macros>
+  <macros><start>%[6]s</start>%[14]s</macros>
   <mark_cache_size>268435456</mark_cache_size>
   <profiles>
     <default>
@@ -351,5 +359,5 @@ func clickhouseConfig(o ClickHouseOptions, path string, httpPort, tcpPort int, n
   </users>
   %[13]s
 </clickhouse>
-`, text(o.Dir), text(o.Host), httpPort, tcpPort, text(path), nonce, local, grants, granted(clickhouse.Grants(ReaderUser)), password, networks, writes, o.Settings)
+`, text(o.Dir), text(o.Host), httpPort, tcpPort, text(path), nonce, local, grants, granted(clickhouse.Grants(ReaderUser)), password, networks, writes, o.Settings, macros)
 }

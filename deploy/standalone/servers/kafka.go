@@ -75,7 +75,10 @@ func StartKafka(ctx context.Context, o KafkaOptions) (*Kafka, error) {
 	if err != nil {
 		return nil, errors.New("Kafka needs java, 17 or newer, on the PATH")
 	}
-	libs, err := cached(ctx, "kafka-"+kafkaVersion, tell, kafkaComplete, func(dir string) error { return fetchKafka(ctx, dir, tell) })
+	libs, err := cached(ctx, "kafka-"+kafkaVersion, tell, kafkaComplete, func(dir string) error {
+		return fetchJars(ctx, dir, "Apache Kafka "+kafkaVersion+" (43 MB)", tell, jar{"org.apache.kafka", "kafka_2.13", kafkaVersion},
+			jar{"org.apache.logging.log4j", "log4j-core", log4jVersion}, jar{"org.apache.logging.log4j", "log4j-slf4j-impl", log4jVersion})
+	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot fetch Apache Kafka: %w", err)
 	}
@@ -111,22 +114,27 @@ func kafkaComplete(dir string) bool {
 	return true
 }
 
-func fetchKafka(ctx context.Context, dir string, tell report) error {
+// jar is an artifact of Maven.
+type jar struct{ group, artifact, version string }
+
+// fetchJars puts artifacts and what they need into a directory. what names them for people.
+func fetchJars(ctx context.Context, dir, what string, tell report, list ...jar) error {
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {
 		return errors.New("mvn (Maven) is not on the PATH")
+	}
+	dependencies := ""
+	for _, j := range list {
+		dependencies += fmt.Sprintf("    <dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version></dependency>\n", j.group, j.artifact, j.version)
 	}
 	project := filepath.Join(dir, "pom.xml")
 	err = os.WriteFile(project, []byte(`<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>com.github.tapweave</groupId>
-  <artifactId>kafka</artifactId>
+  <artifactId>servers</artifactId>
   <version>1</version>
   <dependencies>
-    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>`+kafkaVersion+`</version></dependency>
-    <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-core</artifactId><version>`+log4jVersion+`</version></dependency>
-    <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>`+log4jVersion+`</version></dependency>
-  </dependencies>
+`+dependencies+`  </dependencies>
 </project>
 `), 0o644)
 	if err != nil {
@@ -134,7 +142,7 @@ func fetchKafka(ctx context.Context, dir string, tell report) error {
 	}
 	cmd := exec.CommandContext(ctx, mvn, "--batch-mode", "--no-transfer-progress", "--strict-checksums", "--file", project, mavenPlugin, "-DoutputDirectory="+dir)
 	cmd.Dir = dir
-	return fetch(ctx, Progress{Step: "fetching Apache Kafka " + kafkaVersion + " (43 MB)"}, tell, dir, cmd)
+	return fetch(ctx, Progress{Step: "fetching " + what}, tell, dir, cmd)
 }
 
 func startKafka(ctx context.Context, java, libs, dir string, o KafkaOptions) (*Kafka, error) {
