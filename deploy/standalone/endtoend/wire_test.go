@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tapweave/tapweave/collector/decode"
+	"github.com/tapweave/tapweave/collector/sample"
 	"github.com/tapweave/tapweave/deploy/standalone/read"
 	"github.com/tapweave/tapweave/deploy/standalone/replay"
 	"github.com/tapweave/tapweave/enricher/fold"
@@ -38,6 +39,8 @@ func expected(t *testing.T, path string) (rows []map[string]any, packets int) {
 	t.Helper()
 	o := read.DefaultOptions()
 	o.Fold = o.Fold.Endless()
+	o.Sampling = sample.DefaultConfiguration()
+	o.Sampling.Mode = sample.All // as the collectors are started
 	var out bytes.Buffer
 	result, err := read.Run(o, []string{path}, &out)
 	if err != nil {
@@ -126,12 +129,20 @@ func total(rows []map[string]any) (n float64) {
 func TestWire(t *testing.T) {
 	paths := capturetest.Files(t)
 	s := newStack(t)
+	inViews := map[string]float64{} // sessions that the views of applications are to have
 	for _, path := range paths {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			outer := s.t
 			s.t = t
 			defer func() { s.t = outer }()
 			want, packets := expected(t, path)
+			for _, row := range want {
+				for view, columns := range applicationViews {
+					if row["app"] == view || slices.ContainsFunc(columns, func(c string) bool { return row[c] != nil }) {
+						inViews[view]++
+					}
+				}
+			}
 			since := s.query("SELECT toString(now64(9, 'UTC')) AS now")[0]["now"].(string)
 			s.play(path, packets)
 			s.endOfInput()
@@ -145,7 +156,15 @@ func TestWire(t *testing.T) {
 	}
 	s.t = t
 	s.checkTraffic()
+	for view := range applicationViews {
+		if n := s.query("SELECT toFloat64(count()) AS n FROM " + view)[0]["n"]; n != inViews[view] || n == 0.0 {
+			t.Errorf("%v sessions in the view %s, want %v", n, view, inViews[view])
+		}
+	}
 }
+
+// applicationViews are the views of applications, and the columns that make a session one of theirs.
+var applicationViews = map[string][]string{"dns": {"dns_query"}, "tls": {"tls_version", "tls_sni"}, "http": {"http_method", "http_status"}}
 
 // compare holds rows of ClickHouse against lines of tapweave read, conversation by conversation, in order.
 func compare(t *testing.T, want, got []map[string]any) {
