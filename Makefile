@@ -54,6 +54,12 @@ run: ## run everything in one process with the bundled sample, and look at it in
 	@$(MAKE) bin/tapweave
 	@if [ -t 0 ]; then exec bin/tapweave run --demo; else exec bin/tapweave run --demo --once; fi
 
+# Versions and licences of the data: deploy/standalone/geoip.
+.PHONY: geoip
+geoip: ## fetch countries and autonomous systems by address (CC0, CC BY 4.0), and print whom to name
+	@$(call need,geoip,npm,npm)
+	@deploy/standalone/geoip/fetch.sh
+
 .PHONY: test
 test: ## vet and test every module on a real Kafka and a real ClickHouse, fetched once (TESTFLAGS=-race …)
 	@$(call go,test)

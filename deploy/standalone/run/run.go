@@ -22,6 +22,7 @@ import (
 	"github.com/tapweave/tapweave/collector"
 	"github.com/tapweave/tapweave/deploy/standalone/servers"
 	"github.com/tapweave/tapweave/enricher"
+	"github.com/tapweave/tapweave/enricher/labels/source"
 	"github.com/tapweave/tapweave/service/admin"
 	"github.com/tapweave/tapweave/service/config"
 	"github.com/tapweave/tapweave/sink"
@@ -33,6 +34,8 @@ type Options struct {
 	Dir string
 	// Listen are the UDP addresses of the collectors, one for each.
 	Listen []string
+	// Labels are the files that sessions are labelled by.
+	Labels source.Config
 	// Demo plays the bundled sample to the collectors, and prints what came out.
 	Demo bool
 	// Once ends the run after that.
@@ -245,6 +248,7 @@ func (r *run) newEnricher() (err error) {
 	c := enricher.DefaultConfig()
 	c.Name, c.Kafka.Brokers, c.Admin = "enricher-1", []string{r.broker.Addr()}, admin.Config{}
 	c.Fold.VersionEvery = versionEvery
+	c.Labels = r.Labels
 	r.metrics = admin.NewRegistry()
 	r.enricher, err = enricher.New(c, enricher.Dependencies{Log: r.log, Metrics: r.metrics})
 	return err

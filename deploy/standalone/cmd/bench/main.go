@@ -40,6 +40,9 @@ func run() error {
 	if err := t.fold(); err != nil {
 		return err
 	}
+	if err := t.labels(); err != nil {
+		return err
+	}
 	if err := t.scale(); err != nil {
 		return err
 	}
@@ -201,6 +204,27 @@ func (t *table) fold() error {
 	const most = 24
 	t.add("metadata on the wire, no payload sampled", fmt.Sprintf("%.1f bytes a packet", own["wire-B/packet"]),
 		fmt.Sprintf("%d bytes", most), most/own["wire-B/packet"], "≥ 1")
+	return nil
+}
+
+// labels measures what labels cost the fold.
+func (t *table) labels() error {
+	b, err := goBench("deploy/standalone", "./read", "^BenchmarkLabels$", "2s", 3)
+	if err != nil {
+		return err
+	}
+	const unit = "cpu-ns/packet"
+	none, all := b["Labels/none"], b["Labels/all"]
+	t.add("fold with 10 k prefixes, places, 1 M indicators, against without", fmt.Sprintf("%.0f ns a packet", all[unit]), fmt.Sprintf("%.0f ns a packet", none[unit]), none[unit]/all[unit], "≥ 0.9")
+	pause := b["Labels/reload"]
+	t.add("fold, pause for 1 M new indicators", fmt.Sprintf("%.2f ms", pause["cpu-ms/op"]), "20 ms", pause["cpu-ms/op"]/20, "≤ 1")
+	if b, err = goBench("enricher", "./labels", "^BenchmarkThreats$", "1s", 3); err != nil {
+		return err
+	}
+	address, name := b["Threats/address"], b["Threats/name"]
+	t.add("threat list of 1 M indicators, a look-up of an address", fmt.Sprintf("%.0f ns", address["cpu-ns/op"]), "200 ns", address["cpu-ns/op"]/200, "≤ 1")
+	t.add("threat list of 1 M indicators, a look-up of a name", fmt.Sprintf("%.0f ns", name["cpu-ns/op"]), "200 ns", name["cpu-ns/op"]/200, "≤ 1")
+	t.add("threat list of 1 M indicators, memory", fmt.Sprintf("%.0f MB", address["MB"]), "200 MB", address["MB"]/200, "≤ 1")
 	return nil
 }
 

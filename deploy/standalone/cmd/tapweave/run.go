@@ -29,12 +29,15 @@ func runRun(name string, args []string) error {
 	})
 	flags.BoolVar(&o.Demo, "demo", false, "play the bundled sample, and print what came out")
 	flags.BoolVar(&o.Once, "once", false, "with --demo: end after that")
+	labelFlags(flags, &o.Labels)
 	rest, err := parse(flags, runHelp, args)
 	switch {
 	case err != nil:
 		return err
 	case len(rest) > 0:
 		return usageError{errors.New("run takes no files; see tapweave replay")}
+	case o.Labels.Validate() != nil:
+		return usageError{o.Labels.Validate()}
 	case o.Once && !o.Demo:
 		return usageError{errors.New("--once goes with --demo")}
 	}
