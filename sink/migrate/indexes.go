@@ -10,7 +10,7 @@ import (
 // An address has two. A Bloom filter finds one address, also where "src_ip = … OR dst_ip = …" asks for either end. Of
 // isIPAddressInRange it knows nothing: that needs the addresses themselves, and is quickest where these are listed
 // coarsely, once in eight granules (listed in every granule, the list takes longer to read, and spoils the OR).
-// docs/operator.md has the measurement.
+// docs/database.md has the measurement.
 func indexes(database string) []string {
 	alter := []string{"DROP INDEX IF EXISTS src_ip", "DROP INDEX IF EXISTS dst_ip"}
 	for _, end := range []string{"src", "dst"} {

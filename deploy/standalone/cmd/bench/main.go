@@ -372,6 +372,28 @@ func largeCapture() (string, error) {
 }
 
 // sink runs the sink's own benchmark, which needs a ClickHouse (make bench starts one).
+// saved measures the saved queries, and look-ups by address, over the sessions of a day.
+func (t *table) saved() error {
+	b, err := goBench("deploy/standalone", "./query", "^BenchmarkSaved$", "1x", 1)
+	if err != nil {
+		return err
+	}
+	name, slowest, lookup := "", 0.0, 0.0
+	for query, f := range b {
+		what, found := strings.CutPrefix(query, "Saved/")
+		switch {
+		case !found:
+		case strings.HasPrefix(what, "point-src"), strings.HasPrefix(what, "point-dst"):
+			lookup = max(lookup, f["ms"])
+		case !strings.HasPrefix(what, "point-") && f["ms"] > slowest:
+			name, slowest = what, f["ms"]
+		}
+	}
+	t.add("the slowest saved query over 10 M sessions: "+name, fmt.Sprintf("%.0f ms", slowest), "1000 ms", slowest/1000, "≤ 1")
+	t.add("look-up of an address in the last hour of 10 M sessions", fmt.Sprintf("%.0f ms", lookup), "100 ms", lookup/100, "≤ 1")
+	return nil
+}
+
 func (t *table) sink() error {
 	if os.Getenv("TAPWEAVE_TEST_CLICKHOUSE") == "" {
 		t.notes = append(t.notes, "the sink was not measured: TAPWEAVE_TEST_CLICKHOUSE is not set")
@@ -384,7 +406,8 @@ func (t *table) sink() error {
 	f := b["Sink"]
 	t.add("sink, Kafka records to durable rows, against INSERT SELECT", fmt.Sprintf("%.0f rows/s", f["rows/s"]),
 		fmt.Sprintf("%.0f rows/s", f["insert_select_rows/s"]), f["vs_insert_select"], "≥ 0.8")
-	return nil
+	t.add("sink, rows per CPU-second of its own", fmt.Sprintf("%.0f rows", f["rows/cpu-s"]), "1000000 rows", f["rows/cpu-s"]/1e6, "≥ 1")
+	return t.saved()
 }
 
 // siem measures the documents for SIEMs: their writing alone, and all that is between two calls to the broker.
