@@ -189,7 +189,7 @@ func (c *composition) compose(args ...string) string {
 // up returns when all services are healthy.
 func (c *composition) up() {
 	c.t.Helper()
-	c.compose("up", "--detach", "--wait", "--wait-timeout", "240", "--no-build", "--pull", "never")
+	c.compose("up", "--detach", "--wait", "--wait-timeout", "600", "--no-build", "--pull", "never")
 }
 
 func (c *composition) step(what string, do func()) {
