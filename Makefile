@@ -198,7 +198,7 @@ chaos: ## kill, stop and cut off every kind of process while known traffic goes 
 	@$(call go,chaos)
 	@$(call need,chaos,java,Java 17 (for Apache Kafka))
 	@$(call clickhouse,chaos)
-	cd deploy/standalone && KILLS=$(KILLS) SEED=$(SEED) go test -count=1 -timeout 300m -v -run '^TestChaos$$' ./endtoend
+	cd deploy/standalone && KILLS=$(KILLS) SEED=$(SEED) go test -count=1 -timeout 300m -v -run '^Test(Chaos|RunKilled|DiskFull)$$' ./endtoend
 
 .PHONY: siem
 siem: ## run the SIEM consumers that can run here on what the sink writes: rsyslog, kcat, Telegraf (built once)

@@ -36,7 +36,7 @@ func TestChaos(t *testing.T) {
 		seed = n
 	}
 	fmt.Printf("seed %d, %d kills\n", seed, kills)
-	c := newChaos(t, seed, kills)
+	c := newChaos(t, servers.ClickHouseOptions{}, t.TempDir(), seed, kills)
 	stop := make(chan struct{})
 	var sending sync.WaitGroup
 	sending.Go(func() { c.load.run(stop) })
@@ -90,14 +90,14 @@ type watch struct {
 	since [partitions]time.Time // creation of the newest session
 }
 
-func newChaos(t *testing.T, seed uint64, kills int) *chaos {
+func newChaos(t *testing.T, house servers.ClickHouseOptions, dir string, seed uint64, kills int) *chaos {
 	for _, program := range []string{"java", "mvn"} {
 		if _, err := exec.LookPath(program); err != nil {
 			required(t, program)
 		}
 	}
 	c := &chaos{
-		stack: &stack{t: t, dir: t.TempDir(), services: map[string]*service{}},
+		stack: &stack{t: t, dir: dir, services: map[string]*service{}},
 		seed:  seed, rng: rand.New(rand.NewPCG(seed, 1)),
 		proxies: map[string]*proxy{}, lives: map[string]*incarnation{}, faults: map[string]int{},
 	}
@@ -118,7 +118,8 @@ func newChaos(t *testing.T, seed uint64, kills int) *chaos {
 		Settings: "num.network.threads=1\nadvertised.listeners=PLAINTEXT://" + own + "," + strings.Join(advertised, ","),
 	}
 	c.kafka.Port, _ = strconv.Atoi(port)
-	c.house = servers.ClickHouseOptions{Dir: filepath.Join(c.dir, "clickhouse")}
+	c.house = house
+	c.house.Dir = filepath.Join(c.dir, "clickhouse")
 	c.startKafka()
 	t.Cleanup(func() { c.broker.Kill() })
 	c.startClickHouse()
@@ -162,10 +163,13 @@ func (c *chaos) say(format string, a ...any) {
 
 func (c *chaos) startKafka() {
 	c.t.Helper()
-	var err error
-	if c.broker, err = servers.StartKafka(c.t.Context(), c.kafka); err != nil {
-		c.t.Fatal(err)
-	}
+	again(c.t, func() error {
+		broker, err := servers.StartKafka(c.t.Context(), c.kafka)
+		if err == nil {
+			c.broker = broker
+		}
+		return err
+	})
 	for kind, p := range c.proxies {
 		if kind != "clickhouse" {
 			p.target(c.broker.Listener(strings.ToUpper(kind)))
@@ -175,13 +179,31 @@ func (c *chaos) startKafka() {
 
 func (c *chaos) startClickHouse() {
 	c.t.Helper()
-	var err error
-	if c.clickhouse, err = servers.StartClickHouse(c.t.Context(), c.house); err != nil {
-		c.t.Fatal(err)
-	}
+	again(c.t, func() error {
+		server, err := servers.StartClickHouse(c.t.Context(), c.house)
+		if err == nil {
+			c.clickhouse = server
+		}
+		return err
+	})
 	_, port, _ := net.SplitHostPort(c.clickhouse.HTTPAddr())
 	c.house.HTTPPort, _ = strconv.Atoi(port)
 	c.proxies["clickhouse"].target(c.clickhouse.HTTPAddr())
+}
+
+// again starts a server, which may find that meanwhile a connection of somebody else has its port.
+func again(t *testing.T, start func() error) {
+	t.Helper()
+	for try := 1; ; try++ {
+		err := start()
+		if err == nil {
+			return
+		}
+		if try == 10 {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(try) * time.Second)
+	}
 }
 
 // launch starts an instance, or starts it again.

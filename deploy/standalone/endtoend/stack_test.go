@@ -38,6 +38,7 @@ type stack struct {
 	dir        string
 	broker     *servers.Kafka
 	clickhouse *servers.ClickHouse
+	sql        string // where to ask ClickHouse, if clickhouse is not set: http://HOST:PORT
 	client     *kafka.Client
 	env        []string
 	collectors []string // addresses of their sockets
@@ -306,7 +307,13 @@ func (s *stack) tryQuery(sql string) (rows []map[string]any, err error) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
 	settings := url.Values{"default_format": {"JSONEachRow"}, "output_format_json_quote_64bit_integers": {"0"}, "database": {"tapweave"}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.clickhouse.HTTPAddr()+"/?"+settings.Encode(), strings.NewReader(sql))
+	at := s.sql
+	if s.clickhouse != nil {
+		at = "http://" + s.clickhouse.HTTPAddr()
+	} else {
+		settings.Set("user", servers.ReaderUser)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, at+"/?"+settings.Encode(), strings.NewReader(sql))
 	if err != nil {
 		return nil, err
 	}

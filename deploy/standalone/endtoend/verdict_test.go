@@ -68,11 +68,11 @@ func (c *chaos) verdict() {
 }
 
 // settled waits until all sessions are final and nothing more comes.
-func (c *chaos) settled() {
-	c.t.Helper()
+func (s *stack) settled() {
+	s.t.Helper()
 	last, since := "", time.Now()
-	c.eventually(3*time.Minute, "all sessions to be final", func() error {
-		rows, err := c.tryQuery("SELECT countIf(NOT is_final) AS open, count() AS n, (SELECT count() FROM sessions_versions) AS versions FROM sessions")
+	s.eventually(3*time.Minute, "all sessions to be final", func() error {
+		rows, err := s.tryQuery("SELECT countIf(NOT is_final) AS open, count() AS n, (SELECT count() FROM sessions_versions) AS versions FROM sessions")
 		if err != nil {
 			return err
 		}
@@ -87,9 +87,9 @@ func (c *chaos) settled() {
 }
 
 // rows reads the sessions.
-func (c *chaos) rows() []columns.Session {
-	c.t.Helper()
-	list := c.query(`SELECT ip_protocol, src_ip, src_port, dst_ip, dst_port, toString(toUnixTimestamp64Nano(start_time)) AS start, toString(toUnixTimestamp64Nano(end_time)) AS end,
+func (s *stack) rows() []columns.Session {
+	s.t.Helper()
+	list := s.query(`SELECT ip_protocol, src_ip, src_port, dst_ip, dst_port, toString(toUnixTimestamp64Nano(start_time)) AS start, toString(toUnixTimestamp64Nano(end_time)) AS end,
 		src_packets, dst_packets, src_bytes, dst_bytes, src_payload_bytes, dst_payload_bytes, src_missed_bytes, dst_missed_bytes, src_retransmits, dst_retransmits,
 		src_out_of_order, dst_out_of_order, src_zero_windows, dst_zero_windows, src_overlap_bytes, dst_overlap_bytes, src_tcp_flags, dst_tcp_flags, conn_state, close_reason,
 		icmp_errors, late_packets FROM sessions`)
@@ -99,7 +99,7 @@ func (c *chaos) rows() []columns.Session {
 		at := func(column string) int64 {
 			v, err := strconv.ParseInt(r[column].(string), 10, 64)
 			if err != nil {
-				c.t.Fatal(err)
+				s.t.Fatal(err)
 			}
 			return v
 		}
