@@ -2,6 +2,7 @@ package load
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"syscall"
@@ -46,6 +47,18 @@ func throttle(t *testing.T, broker string, bytesPerSecond float64) {
 	}
 }
 
+// pace is how many packets a second this machine sends, while another program receives them.
+func pace(t *testing.T, frames [][]byte) float64 {
+	t.Helper()
+	s, began := newSender(startDrain(t), "127.0.0.1"), time.Now()
+	for time.Since(began) < time.Second {
+		for i := range 500 {
+			s.send(frames[i])
+		}
+	}
+	return float64(s.sent) / time.Since(began).Seconds()
+}
+
 // With several times as many packets as Kafka takes, and more than the sockets hold while the collector stands still,
 // receiving goes on, memory stays bounded, and what was sent is published or counted by reason, to the packet.
 // SOAK=1h makes it last an hour.
@@ -65,10 +78,13 @@ func TestOverload(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { broker.Kill() })
-	throttle(t, broker.Addr(), 100_000)
+	// An eighth of what this machine sends, of which each packet takes some 12 bytes without payload; but not so little
+	// that the broker, which holds back who overdrew, takes minutes at the end.
+	rate := pace(t, frames)
+	throttle(t, broker.Addr(), math.Ceil(max(rate*12/8, 30_000)))
 	const partitions, memory = 64, 1 << 20
 	p := startCollector(t, broker.Addr(), "", fmt.Sprint("TAPWEAVE_PARTITIONS=", partitions), fmt.Sprint("TAPWEAVE_MEMORY_BYTES=", memory),
-		"TAPWEAVE_SAMPLING_MODE=all", "TAPWEAVE_ALLOW_SOURCES=127.0.0.1/32", "TAPWEAVE_FLUSH_TIMEOUT=30s")
+		"TAPWEAVE_SAMPLING_MODE=all", "TAPWEAVE_ALLOW_SOURCES=127.0.0.1/32", "TAPWEAVE_FLUSH_TIMEOUT=2m")
 	own, stranger := newSender(p, "127.0.0.1"), newSender(p, "127.0.0.2")
 	still := time.Now().Add(lasts / 3)
 	for i, limit := 0, time.Now().Add(lasts); i < 400_000 || i%64 != 0 || time.Now().Before(limit); i++ {
@@ -119,8 +135,8 @@ func TestOverload(t *testing.T) {
 		}
 	}
 	sent, received, published, kernel := uint64(own.sent+stranger.sent), last[[2]string{"received", "datagrams"}], last[[2]string{"published", "packets"}], last[[2]string{"lost", "kernel"}]
-	t.Logf("%v: %d sent, %d dropped by the kernel, %d received, %d refused, %d shed or lost for want of memory, %d published; at most %d MiB resident",
-		lasts, sent, kernel, received, refused, lost, published, peak>>20)
+	t.Logf("%v, %.0f packets a second: %d sent, %d dropped by the kernel, %d received, %d refused, %d shed or lost for want of memory, %d published; at most %d MiB resident",
+		lasts, rate, sent, kernel, received, refused, lost, published, peak>>20)
 	if sent != received+kernel || kernel != dropped || kernel == 0 {
 		t.Errorf("%d sent, but %d received and %d dropped by the kernel, which says %d", sent, received, kernel, dropped)
 	}

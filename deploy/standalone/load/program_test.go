@@ -168,17 +168,17 @@ func startCollector(tb testing.TB, broker, prefix string, env ...string) *progra
 	return p
 }
 
-// await waits for at most 30 s until something holds.
+// await waits for at most a minute until something holds.
 func (p *program) await(what string, holds func() bool) {
 	p.tb.Helper()
-	for limit := time.Now().Add(30 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
+	for limit := time.Now().Add(time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
 		select {
 		case <-p.ended:
 			p.tb.Fatalf("%s ended", p.cmd.Path)
 		default:
 		}
 		if time.Now().After(limit) {
-			p.tb.Fatalf("not in 30 s: %s", what)
+			p.tb.Fatalf("not in a minute: %s", what)
 		}
 	}
 }
@@ -189,7 +189,7 @@ func (p *program) end() {
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.ended:
-	case <-time.After(time.Minute):
+	case <-time.After(3 * time.Minute):
 		p.tb.Fatal("it does not end")
 	}
 }
