@@ -58,7 +58,7 @@ func fill(tb testing.TB, d query.Database, rows int, until string) {
 			tb.Fatal(err)
 		}
 	}
-	const most = 250_000
+	const most = 50_000
 	for first := 0; first < rows; first += most {
 		exec(generated, map[string]string{"rows": fmt.Sprint(rows), "hours": "24", "until": until, "first": fmt.Sprint(first), "count": fmt.Sprint(min(most, rows-first))})
 	}
