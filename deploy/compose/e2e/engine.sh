@@ -28,7 +28,8 @@ dockerd --data-root "$data/root" --exec-root "$run/exec" --pidfile "$run/docker.
 pid=$!
 stop() {
 	kill "$pid" 2>/dev/null && wait "$pid" || true
-	rm -rf "$run"
+	umount "$run"/exec/netns/* 2>/dev/null || true # of a build that was broken off
+	rm -rf "$run" || true
 	[ -n "$others" ] || clean
 }
 # clean removes the engine's bridge and chains, and sets back what it has set.
