@@ -228,8 +228,12 @@ func (c *copies) forget(t int64) {
 		}
 		c.head++
 	}
-	if n := len(c.ring); n > minRing && c.tail-c.head < n/16 {
-		c.resize(max(n/4, minRing)) // a burst is over
+	places := len(c.ring)
+	for places > minRing && c.tail-c.head < places/16 {
+		places /= 4 // a burst is over
+	}
+	if places < len(c.ring) {
+		c.resize(max(places, minRing))
 	}
 }
 
