@@ -363,14 +363,13 @@ func (g *gatherer) csv(d *document) error {
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		line, _ := r.FieldPos(0)
-		if err != nil {
-			var p *csv.ParseError
-			if errors.As(err, &p) {
-				line, err = p.Line, p.Err
-			}
-			return &Error{d.path, line, reason(err)}
+		var p *csv.ParseError
+		if errors.As(err, &p) {
+			return &Error{d.path, p.Line, reason(p.Err)}
+		} else if err != nil {
+			return &Error{File: d.path, Reason: reason(err)}
 		}
+		line, _ := r.FieldPos(0)
 		if header == nil {
 			header = row
 			if len(row) == 1 && strings.ContainsAny(row[0], ";\t|") {

@@ -226,7 +226,7 @@ func placesCSV(path string, b []byte, asn bool) (list []placeRange, err error) {
 		}
 		first, err1 := netip.ParseAddr(row[0])
 		last, err2 := netip.ParseAddr(row[1])
-		if err1 != nil || err2 != nil || first.BitLen() != last.BitLen() || last.Less(first) {
+		if err1 != nil || err2 != nil || first.Zone()+last.Zone() != "" || first.BitLen() != last.BitLen() || last.Less(first) {
 			return nil, &Error{path, line, fmt.Sprintf("%q to %q is no range of addresses", row[0], row[1])}
 		}
 		v := placeRange{first: first, last: last}
