@@ -376,7 +376,7 @@ func TestWrong(t *testing.T) {
 		{"networks", "a.yaml", "", "a.yaml: is empty"},
 		{"networks", "a.csv", "prefix;name\n10.0.0.0/8;x\n", `a.csv:1: the columns are not separated by commas: "prefix;name"`},
 		{"networks", "a.csv", "prefix,name\n10.0.0.0/8,x\n10.1.0.0/16\n", "a.csv:3: wrong number of fields"},
-		{"networks", "a.csv", "prefix,name\n10.0.0.\"0/8,x\n", `a.csv:2: bare " in non-quoted field`},
+		{"networks", "a.csv", "prefix,name\n10.0.0.\"0/8,x\n", `a.csv:2: bare " in non-quoted-field`},
 		{"networks", "a.csv", "10.0.0.0/8,x\n", "a.csv:1: the first line must name the columns, one of them prefix"},
 		{"networks", "a.csv", utf("prefix,name\n"), "a.csv:1: is UTF-16; save it as UTF-8"},
 		{"networks", "a.csv", "prefix,name\n10.0.0.0/8,caf\xe9\n", "a.csv:2: is not UTF-8; save it as UTF-8"},
