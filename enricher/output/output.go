@@ -306,6 +306,10 @@ func (r rows) Packet(p *columns.Packet) {
 // Alert implements [fold.Output].
 func (r rows) Alert(a *columns.Alert) {
 	s := r.s
+	if s.revision != nil {
+		s.revision.alerts = append(s.revision.alerts, *a)
+		return
+	}
 	s.alerts.Append(a)
 	s.counts.Alerts++
 	s.full()

@@ -24,6 +24,8 @@ type revision struct {
 	order    []session.ID                                      // of sessions and emitted, as they came
 	packets  []columns.Packet
 	rows     map[packetRow]int // rows of packets that are in the log
+	alerts   []columns.Alert
+	raised   map[alertRow]int // alerts that are in the log
 }
 
 // emitted is what the log holds of a session.
@@ -42,6 +44,14 @@ type packetRow struct {
 	collector, tapPoint    string
 }
 
+// alertRow tells one alert from another: its time and its text may be another version's.
+type alertRow struct {
+	session                 session.ID
+	kind, threat, indicator string
+}
+
+func alertOf(a *columns.Alert) alertRow { return alertRow{a.SessionID, a.Kind, a.Threat, a.Indicator} }
+
 func keyOf(p *columns.Packet) packetRow {
 	return packetRow{p.SessionID, p.Time, p.Seq, p.Ack, p.Length, p.IPID, p.Flags, p.FragmentOffset, p.Checksum, p.Collector, p.TapPoint}
 }
@@ -50,7 +60,7 @@ func keyOf(p *columns.Packet) packetRow {
 func (s *Stream) Revise() {
 	s.revision = &revision{
 		input: math.MinInt64, emitted: map[session.ID]emitted{}, sessions: map[session.ID]*columns.Session{},
-		bookings: map[columns.TrafficDimensions]columns.TrafficSums{}, rows: map[packetRow]int{},
+		bookings: map[columns.TrafficDimensions]columns.TrafficSums{}, rows: map[packetRow]int{}, raised: map[alertRow]int{},
 	}
 }
 
@@ -87,6 +97,11 @@ func (s *Stream) Emitted(o *pb.Output) error {
 		case pb.Rows_PACKETS:
 			err = columns.Packets.Read(rows, func(p *columns.Packet) error {
 				v.rows[keyOf(p)]++
+				return nil
+			})
+		case pb.Rows_ALERTS:
+			err = columns.Alerts.Read(rows, func(a *columns.Alert) error {
+				v.raised[alertOf(a)]++
 				return nil
 			})
 		}
@@ -160,6 +175,14 @@ func (s *Stream) revised() {
 			continue
 		}
 		rows{s}.Packet(p)
+	}
+	for i := range v.alerts {
+		a := &v.alerts[i]
+		if k := alertOf(a); v.raised[k] > 0 {
+			v.raised[k]--
+			continue
+		}
+		rows{s}.Alert(a)
 	}
 	if s.pending() {
 		s.cut()
