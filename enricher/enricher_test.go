@@ -263,9 +263,12 @@ func (b *bench) feed(records []synthetic.Record) {
 func (b *bench) produce(partition int, records ...kafka.Record) {
 	b.Helper()
 	// A topic that has just been made takes a moment to find its leader.
-	_, err := b.client.ProduceRetry(b.Context(), record.TopicPackets, partition, func() ([]kafka.Record, error) { return records, nil }, nil)
+	ctx, cancel := context.WithTimeout(b.Context(), patience)
+	defer cancel()
+	var last error
+	_, err := b.client.ProduceRetry(ctx, record.TopicPackets, partition, func() ([]kafka.Record, error) { return records, nil }, func(err error) { last = err })
 	if err != nil {
-		b.Fatal(err)
+		b.Fatalf("%v; the last try: %v", err, last)
 	}
 }
 
