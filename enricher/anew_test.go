@@ -86,12 +86,12 @@ func TestInputRemade(t *testing.T) {
 	o.First = 5000
 	after := synthetic.Write(o)
 	b.feed(after.Records)
-	s := b.start("after")
 	// Only what was put out of the first one is there before; the sessions of the second are all to come.
 	v := newView(b)
 	v.read()
 	known := len(v.sessions)
 	sums := v.traffic
+	s := b.start("after")
 	b.wait("complete", func() (bool, string) {
 		v.read()
 		return len(v.sessions) >= known+len(after.Sessions), fmt.Sprintf("%d sessions, %d before", len(v.sessions), known)
