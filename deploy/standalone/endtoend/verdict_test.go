@@ -206,7 +206,7 @@ func (c *chaos) siem() {
 	for _, r := range c.query("SELECT session_id, version FROM sessions") {
 		newest[r["session_id"].(string)] = int(r["version"].(float64))
 	}
-	documents, got := 0, map[string]bool{}
+	documents, got, alerts := 0, map[string]bool{}, map[string]bool{}
 	for p := range have[record.TopicSIEMECS] {
 		for next := int64(0); ; {
 			f, err := c.client.Fetch(c.t.Context(), record.TopicSIEMECS, p, next, 4<<20, 10*time.Millisecond)
@@ -219,10 +219,14 @@ func (c *chaos) siem() {
 			}
 			next = f.Next
 			for _, r := range f.Records {
-				var d struct{ Event struct{ ID string } }
+				var d struct{ Event struct{ ID, Kind string } }
 				if err := json.Unmarshal(r.Value, &d); err != nil {
 					c.t.Error(err)
 					return
+				}
+				if d.Event.Kind == "alert" {
+					alerts[d.Event.ID] = true
+					continue
 				}
 				documents++
 				got[d.Event.ID] = true
@@ -244,6 +248,9 @@ func (c *chaos) siem() {
 		}
 	}
 	fmt.Printf("%d documents for the SIEM, %d without repeats, of %d sessions\n", documents, len(got), len(newest))
+	if n := c.query("SELECT count() AS n FROM alerts")[0]["n"].(float64); int(n) != len(alerts) {
+		c.t.Errorf("%v alerts are stored, %d are documents for the SIEM", n, len(alerts))
+	}
 	if missing+strange > 0 {
 		c.t.Errorf("documents for the SIEM: %d sessions have none of their last version, %d are of versions that were not stored", missing, strange)
 	}
