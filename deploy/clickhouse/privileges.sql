@@ -6,6 +6,8 @@ CREATE USER IF NOT EXISTS writer IDENTIFIED BY 'PUT A PASSWORD HERE';
 GRANT SELECT, INSERT, ALTER, CREATE, DROP, TRUNCATE ON tapweave.* TO writer;
 GRANT TABLE ENGINE ON * TO writer;
 GRANT SELECT ON system.tables TO writer;
+-- tapweave doctor asks with the sink's rights how much room there is.
+GRANT SELECT ON system.disks TO writer;
 
 -- People and dashboards. A query cannot write, and has 4 GiB of memory and a minute: it may ask for less, not for more.
 CREATE SETTINGS PROFILE IF NOT EXISTS tapweave_reader SETTINGS
