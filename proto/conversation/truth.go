@@ -135,12 +135,14 @@ func (s *Session) guess(first int) int {
 	return first
 }
 
-// idleAt is how a session that nothing closed ends, given its last packet.
+// idleAt is how a session that nothing closed ends, given its last packet. Logs go on for a while behind the end, by
+// what batches lag and clocks differ.
 func idleAt(last, idle, end int64) string {
+	const while = int64(3 * s)
 	switch left := end - last - idle; {
-	case left > 1e9:
+	case left > while:
 		return "idle"
-	case left > -1e9:
+	case left > -while:
 		return ""
 	}
 	return "end"
