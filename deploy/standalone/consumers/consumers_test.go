@@ -111,9 +111,11 @@ func newSource(t *testing.T) *source {
 	go func() {
 		done <- siem.New(output, partitions, client, deadletter.New(client, counters, "deadletter", log), counters, log).Run(ctx)
 	}()
-	for begin := time.Now(); counters.Counter("siem", "documents_ecs").Value() < uint64(n); time.Sleep(20 * time.Millisecond) {
-		if time.Since(begin) > patience {
-			t.Fatal("the sink has not written its documents")
+	for _, name := range []string{"documents_ecs", "documents_ocsf", "documents_asim"} {
+		for begin := time.Now(); counters.Counter("siem", name).Value() < uint64(n); time.Sleep(20 * time.Millisecond) {
+			if time.Since(begin) > patience {
+				t.Fatalf("the sink has not written its documents: %s", name)
+			}
 		}
 	}
 	stop()
