@@ -93,7 +93,7 @@ bench: ## print the benchmark table: our figures beside those of peers, measured
 .PHONY: soak
 soak: ## the collector at overload for SOAK (1m), and a Kafka that is away for a minute
 	@$(call go,soak)
-	cd deploy/standalone && SOAK=$(SOAK) go test -count=1 -timeout 0 -v -run 'TestOverload|TestKafkaAway' ./load ./endtoend
+	cd deploy/standalone && SOAK=$(SOAK) go test -count=1 -p 1 -timeout 0 -v -run 'TestOverload|TestKafkaAway' ./load ./endtoend
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for a while (FUZZTIME=10s), and the fold on 10,000 random conversations
