@@ -41,7 +41,7 @@ func recogniseStream(b []byte, certain, last bool) answer {
 	}
 	var weak, strong answer
 	waiting, strongs := false, 0
-	for _, recognise := range recognisers {
+	for _, recognise := range recognisersOf(b) {
 		switch a := recognise(b, last); a.kind {
 		case sure:
 			strong = a
@@ -74,7 +74,7 @@ func recogniseStream(b []byte, certain, last bool) answer {
 // soonest is what was sure with the fewest bytes, where several recognisers are with all of b.
 func soonest(b []byte) answer {
 	for n := 1; n <= len(b); n++ {
-		for _, recognise := range recognisers {
+		for _, recognise := range recognisersOf(b) {
 			if a := recognise(b[:n], false); a.kind == sure {
 				return a
 			}
@@ -83,14 +83,35 @@ func soonest(b []byte) answer {
 	return none
 }
 
-// recognisers are asked together. What one says once it has stopped asking for more does not change with more
-// bytes.
-var recognisers = [...]func(b []byte, last bool) answer{
+// recogniser says what first bytes are. What it says once it has stopped asking for more does not change with more bytes.
+type recogniser func(b []byte, last bool) answer
+
+// recognisers are asked together.
+var recognisers = [...]recogniser{
 	isTLS, isHTTPRequest, isTextResponse, isSSH, isHTTP2, isDNSStream,
 	isRDP, isSMB, isKerberosStream, isLDAPStream, isNTLM, isDCERPC,
 	isGreeting, isTextCommand, isTelnet, isSOCKS, isBitTorrent, isVNC, isBGP, isSTUNStream,
 	isMQTT, isAMQP, isKafka, isMySQL, isPostgreSQL, isMSSQL, isRedis, isMongoDB, isCassandra, isMemcached,
 	isModbus, isDNP3, isOpenVPNStream,
+}
+
+// byFirst are the recognisers that do not say no to a first byte, in the same order: the others need not be asked.
+var byFirst = func() (all [256][]recogniser) {
+	for i := range all {
+		for _, recognise := range recognisers {
+			if recognise([]byte{byte(i)}, false).kind != no {
+				all[i] = append(all[i], recognise)
+			}
+		}
+	}
+	return all
+}()
+
+func recognisersOf(b []byte) []recogniser {
+	if len(b) == 0 {
+		return nil
+	}
+	return byFirst[b[0]]
 }
 
 // begins compares b with a text, as far as both go.

@@ -5,12 +5,16 @@ import "encoding/binary"
 // payloadLog holds the payload that was sampled last, of all sessions, in a ring, so as to tell what is sent
 // again with other bytes. Each side chains its own entries; what the ring has overwritten is forgotten.
 type payloadLog struct {
-	ring []byte // as much of it as has been written to
-	end  uint64 // where the next entry goes, counted from the beginning of time
+	pages [][]byte // as many of them as have been written to
+	end   uint64   // where the next entry goes, counted from the beginning of time
 }
 
+// pageBytes is the size of a page, but for the last one of a ring that they do not divide. It holds the payload of any
+// packet of IPv4, and of IPv6 without jumbograms: what is larger is not kept.
+const pageBytes = 128 << 10
+
 // An entry is the place of the side's entry before it plus one (8 bytes), the number of its first byte (8), its
-// length (4), and its bytes.
+// length (4), and its bytes. It lies in one page.
 const entryHeader = 20
 
 // add appends sampled payload, whose first byte has the sequence number pos, to the chain that ends at last,
@@ -18,15 +22,14 @@ const entryHeader = 20
 func (l *payloadLog) add(last uint64, pos int64, data []byte, size int) uint64 {
 	n := uint64(entryHeader + len(data))
 	whole := uint64(size)
-	if n > whole/4 {
+	if n > min(whole/4, pageBytes) {
 		return last
 	}
-	if l.end%whole+n > whole {
-		l.end += whole - l.end%whole // entries are not broken at the ring's end
+	for rest := pageRest(l.end, whole); n > rest; rest = pageRest(l.end, whole) {
+		l.end += rest
 	}
 	at := l.end
-	l.reach(at%whole+n, whole)
-	b := l.ring[at%whole:]
+	b := l.room(at, whole)
 	binary.LittleEndian.PutUint64(b, last)
 	binary.LittleEndian.PutUint64(b[8:], uint64(pos))
 	binary.LittleEndian.PutUint32(b[16:], uint32(len(data)))
@@ -35,12 +38,29 @@ func (l *payloadLog) add(last uint64, pos int64, data []byte, size int) uint64 {
 	return at + 1
 }
 
-// reach makes the ring reach n of its whole bytes. It doubles, so that a fold with little payload does not begin
-// with clearing all.
-func (l *payloadLog) reach(n, whole uint64) {
-	if have := uint64(len(l.ring)); n > have {
-		l.ring = append(l.ring, make([]byte, min(max(n, 2*have, 1<<16), whole)-have)...)
+// pageRest is how many bytes there are from a place of a ring of whole bytes to the end of its page.
+func pageRest(at, whole uint64) uint64 {
+	at %= whole
+	return min(pageBytes-at%pageBytes, whole-at)
+}
+
+// room returns the bytes from a place to the end of its page. A fold with little payload has few pages.
+func (l *payloadLog) room(at, whole uint64) []byte {
+	at %= whole
+	i := int(at / pageBytes)
+	for i >= len(l.pages) {
+		l.pages = append(l.pages, nil)
 	}
+	if l.pages[i] == nil {
+		l.pages[i] = make([]byte, min(pageBytes, whole-uint64(i)*pageBytes))
+	}
+	return l.pages[i][at%pageBytes:]
+}
+
+// entry returns the entry at a place.
+func (l *payloadLog) entry(at, whole uint64) []byte {
+	b := l.pages[at%whole/pageBytes][at%whole%pageBytes:]
+	return b[:entryHeader+binary.LittleEndian.Uint32(b[16:])]
 }
 
 // maxEntries is how many entries of a side are looked at.
@@ -53,9 +73,8 @@ func (l *payloadLog) differing(last uint64, pos int64, data []byte, size int) (n
 		if last == 0 || l.end-(last-1) > whole {
 			break
 		}
-		b := l.ring[(last-1)%whole:]
-		from := int64(binary.LittleEndian.Uint64(b[8:]))
-		seen := b[entryHeader : entryHeader+binary.LittleEndian.Uint32(b[16:])]
+		b := l.entry(last-1, whole)
+		from, seen := int64(binary.LittleEndian.Uint64(b[8:])), b[entryHeader:]
 		a, z := max(from, pos), min(from+int64(len(seen)), pos+int64(len(data)))
 		for i := a; i < z; i++ {
 			if seen[i-from] != data[i-pos] {

@@ -657,12 +657,11 @@ func (l *payloadLog) save(c *coder, f *Fold) {
 			for last != 0 && l.end-(last-1) <= whole {
 				more := true
 				flag(c, &more)
-				b := l.ring[(last-1)%whole:]
-				entry := b[:entryHeader+binary.LittleEndian.Uint32(b[16:])]
 				at := last - 1
+				entry := l.entry(at, whole)
 				num(c, &at)
 				c.bytes(&entry, int(whole))
-				last = binary.LittleEndian.Uint64(b)
+				last = binary.LittleEndian.Uint64(entry)
 			}
 		}
 	}
@@ -686,31 +685,35 @@ func (l *payloadLog) load(c *coder, f *Fold) {
 		num(c, &at)
 		c.bytes(&entry, int(whole))
 		n := uint64(len(entry))
-		if n < entryHeader || at >= l.end || l.end-at > whole || n > l.end-at || at%whole+n > whole ||
+		if n < entryHeader || at >= l.end || l.end-at > whole || n > l.end-at || n > pageRest(at, whole) ||
 			uint64(binary.LittleEndian.Uint32(entry[16:])) != n-entryHeader {
 			c.fail("a payload entry out of place")
 			return
 		}
-		l.reach(at%whole+n, whole)
-		copy(l.ring[at%whole:], entry)
+		copy(l.room(at, whole), entry)
 	}
 	// Two entries may have been said to have the same place.
-	written := uint64(len(l.ring))
-	for s := f.table.first; s != nil && c.err == nil && l.ring != nil; s = s.next {
+	for s := f.table.first; s != nil && c.err == nil && l.pages != nil; s = s.next {
 		for i := range s.ends {
 			for n, last := 0, s.ends[i].sequence.sampled; last != 0 && l.end-(last-1) <= whole; n++ {
-				at := (last - 1) % whole
 				if n > maxEntries {
 					break
 				}
-				if at+entryHeader > written || at+entryHeader+uint64(binary.LittleEndian.Uint32(l.ring[at+16:])) > written {
+				if !l.has(last-1, whole) {
 					c.fail("a payload entry out of place")
 					return
 				}
-				last = binary.LittleEndian.Uint64(l.ring[at:])
+				last = binary.LittleEndian.Uint64(l.entry(last-1, whole))
 			}
 		}
 	}
+}
+
+// has says whether there is an entry at a place, which lies in one page.
+func (l *payloadLog) has(at, whole uint64) bool {
+	i, rest := int(at%whole/pageBytes), pageRest(at, whole)
+	return i < len(l.pages) && l.pages[i] != nil && rest >= entryHeader &&
+		uint64(binary.LittleEndian.Uint32(l.room(at, whole)[16:])) <= rest-entryHeader
 }
 
 // maxPayloadLog bounds what is allocated on the word of a snapshot.
@@ -839,7 +842,7 @@ func (f *Fold) Set(set Settings) {
 	if set.PayloadLog != f.set.PayloadLog {
 		// What is in the log is forgotten: no session comes to it any more.
 		f.payload.end += uint64(f.set.PayloadLog) + uint64(set.PayloadLog)
-		f.payload.ring = nil
+		f.payload.pages = nil
 	}
 	f.set = set
 	for s := f.table.first; s != nil; s = s.next {

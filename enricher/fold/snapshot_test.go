@@ -70,7 +70,7 @@ var derived = map[string]string{
 	"datagram.next":        "the datagrams in their order",
 	"datagram.prev":        "the datagrams in their order",
 	"datagram.session":     "saved by its number",
-	"payloadLog.ring":      "the entries that sessions can come to",
+	"payloadLog.pages":     "the entries that sessions can come to",
 	"timer.s":              "saved by its number",
 	"packet.Flow.VLANs":    "as many as NVLANs says",
 	"packet.Flow.Carriers": "as many as NCarriers says",
