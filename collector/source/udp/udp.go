@@ -334,7 +334,8 @@ func (s *Socket) count(drops uint32) {
 }
 
 // Dropped is how many datagrams the kernel has dropped since the socket was opened because its buffer was
-// full, or because their checksum was wrong.
+// full, or because their checksum was wrong. The latter the kernel counts here only in part, as it drops some
+// before it looks for their socket: InCsumErrors of /proc/net/snmp tells of all.
 func (s *Socket) Dropped() uint64 {
 	// What came with the datagrams does not tell of the drops after the last one.
 	const drops = 8 // SK_MEMINFO_DROPS
