@@ -19,12 +19,13 @@ fi
 mkdir -p "$data"
 exec 9>"$data/lock"
 flock -n 9 || { echo "engine.sh: another engine uses $data" >&2; exit 1; }
-run=$(mktemp -d -t tapweave-docker-XXXXXX)
+run=$(mktemp -d /run/tapweave-docker-XXXXXX) # short: the paths of sockets have a limit
 export DOCKER_HOST=unix://$run/docker.sock
 others=$(iptables -S DOCKER 2>/dev/null || true)
 policy=$(iptables -S FORWARD | head -1)
 forward=$(sysctl -n net.ipv4.ip_forward)
-dockerd --data-root "$data/root" --exec-root "$run/exec" --pidfile "$run/docker.pid" --host "$DOCKER_HOST" >"$run/log" 2>&1 9>&- &
+# Should this script itself be killed, the engine still ends.
+setpriv --pdeathsig TERM dockerd --data-root "$data/root" --exec-root "$run/exec" --pidfile "$run/docker.pid" --host "$DOCKER_HOST" >"$run/log" 2>&1 9>&- &
 pid=$!
 stop() {
 	kill "$pid" 2>/dev/null && wait "$pid" || true
@@ -49,7 +50,7 @@ for ((i = 0; ; i++)); do
 	/usr/bin/docker version >/dev/null 2>&1 && break
 	if ((i == 300)) || ! kill -0 "$pid" 2>/dev/null; then
 		echo "engine.sh: the engine does not start:" >&2
-		tail -5 "$run/log" >&2
+		tail -20 "$run/log" >&2
 		exit 1
 	fi
 	sleep 0.2

@@ -77,6 +77,7 @@ func TestImages(t *testing.T) {
 	if os.Getenv("TAPWEAVE_DOCKER") == "" {
 		t.Skip("needs a Docker engine: make e2e")
 	}
+	t.Parallel() // with TestCompose, which waits more than it computes
 	const certificates = "etc/ssl/certs/ca-certificates.crt"
 	for _, program := range []string{"collector", "enricher", "sink", "tapweave"} {
 		i := inspect(t, "tapweave/"+program+":devel")
@@ -167,6 +168,7 @@ func (c *composition) hardened() {
 			CapDrop        []string
 			SecurityOpt    []string
 			Memory         int64
+			LogConfig      struct{ Config map[string]string }
 			PortBindings   map[string][]struct{ HostIp string }
 		}
 	}
@@ -182,6 +184,9 @@ func (c *composition) hardened() {
 		h, balancer := v.HostConfig, strings.Contains(v.Name, "loadbalancer")
 		if !h.ReadonlyRootfs || !slices.Equal(h.CapDrop, []string{"ALL"}) || !slices.Contains(h.SecurityOpt, "no-new-privileges:true") || h.Memory == 0 {
 			c.t.Errorf("%s is not hardened: %+v", v.Name, h)
+		}
+		if h.LogConfig.Config["max-size"] == "" || h.LogConfig.Config["max-file"] == "" {
+			c.t.Errorf("%s writes logs without end", v.Name)
 		}
 		if !balancer && (len(h.CapAdd) > 0 || v.Config.User == "" || strings.HasPrefix(v.Config.User, "0")) {
 			c.t.Errorf("%s runs as %q with %q", v.Name, v.Config.User, h.CapAdd)
