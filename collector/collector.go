@@ -44,7 +44,8 @@ type Source interface {
 // input is a source, and what its datagrams begin with.
 type input struct {
 	Source
-	form form
+	form  form
+	guard *udp.Guard // of the sockets of an address, at the first of them
 }
 
 type form uint8
@@ -106,7 +107,7 @@ func New(c Config, d Dependencies) *Collector {
 		drain: make(chan struct{}),
 	}
 	for _, s := range d.Sources {
-		k.inputs = append(k.inputs, input{s, inVXLAN})
+		k.inputs = append(k.inputs, input{Source: s, form: inVXLAN})
 	}
 	k.limited = logging.NewLimited(k.log)
 	k.admin = admin.New(c.Admin, k.log, k.registry, k.ready)
@@ -157,8 +158,12 @@ func (c *Collector) open() error {
 	least := math.MaxInt
 	listen := func(address string, form form) (string, error) {
 		sockets, err := udp.Listen(udp.Config{Address: address, Sockets: workers, ReceiveBytes: c.config.ReceiveBytes}, c.log)
-		for _, s := range sockets {
-			c.inputs = append(c.inputs, input{s, form})
+		for i, s := range sockets {
+			in := input{Source: s, form: form}
+			if i == 0 {
+				in.guard = udp.NewGuard(sockets)
+			}
+			c.inputs = append(c.inputs, in)
 			least = min(least, s.ReceiveBytes())
 		}
 		if err != nil {
@@ -188,7 +193,7 @@ func (c *Collector) open() error {
 			return err
 		}
 		for _, s := range sockets {
-			c.inputs = append(c.inputs, input{s, bare})
+			c.inputs = append(c.inputs, input{Source: s, form: bare})
 		}
 	}
 	return nil
@@ -203,6 +208,9 @@ func (c *Collector) gauge(name, help string, value int) {
 
 func (c *Collector) closeInputs() {
 	for _, s := range c.inputs {
+		if s.guard != nil {
+			s.guard.Close()
+		}
 		s.Close()
 	}
 	c.inputs = nil
@@ -251,7 +259,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.allowed.Store(allowed)
+	c.allow(allowed)
 	decoder, err := c.config.decoder()
 	if err != nil {
 		return err
@@ -379,6 +387,19 @@ func (c *Collector) Run(ctx context.Context) error {
 	return err
 }
 
+// allow takes an allow-list. Workers refuse by it; what the kernel refuses never comes to them.
+func (c *Collector) allow(l *allow.List) {
+	c.allowed.Store(l)
+	for _, s := range c.inputs {
+		if s.guard == nil {
+			continue
+		}
+		if err := s.guard.Allow(l.Prefixes()); err != nil {
+			c.log.Info("the kernel does not refuse senders for the collector, which does so itself at a higher cost", "error", err)
+		}
+	}
+}
+
 // reload takes new allow-lists whenever it is asked to. A configuration that is wrong changes nothing.
 func (c *Collector) reload(ctx context.Context) {
 	for {
@@ -395,7 +416,7 @@ func (c *Collector) reload(ctx context.Context) {
 				c.log.Error("the allow-lists were not read anew, the old ones hold", "error", err)
 				continue
 			}
-			c.allowed.Store(l)
+			c.allow(l)
 			c.log.Info("allow-lists read anew", "sources", len(config.Allow.Sources), "vnis", len(config.Allow.VNIs))
 			if config.Allow = c.config.Allow; !reflect.DeepEqual(config, c.config) {
 				c.log.Warn("other keys than allow have changed: they need a restart")

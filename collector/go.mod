@@ -29,7 +29,7 @@ require (
 
 require (
 	github.com/tapweave/tapweave/service v0.0.0
-	golang.org/x/net v0.59.0 // indirect
+	golang.org/x/net v0.59.0
 	golang.org/x/sys v0.48.0
 	google.golang.org/protobuf v1.36.12 // indirect
 )

@@ -235,8 +235,12 @@ func TestAllow(t *testing.T) {
 		waitFor(t, want, func() bool { return strings.Contains(log.String(), want) })
 	}
 	reload(Allow{Sources: []string{"192.0.2.0/24"}, VNIs: []uint32{27}}, nil, "read anew")
+	bytes := c.counters.Counter("received", "bytes").Value()
 	send(27, 28)
-	count(map[string]uint64{"refused vni": 2, "refused source": 2, "decoded packets": 2})
+	count(map[string]uint64{"refused vni": 2, "refused source": 2, "accepted datagrams": 2, "decoded packets": 2, "lost kernel": 0})
+	if n := c.counters.Counter("received", "bytes").Value(); n != bytes {
+		t.Errorf("%d bytes were received of refused senders, whose datagrams are to stay in the kernel", n-bytes)
+	}
 	reload(Allow{Sources: []string{"192.0.2.0/244"}}, nil, "the old ones hold")
 	send(27)
 	count(map[string]uint64{"refused source": 3})

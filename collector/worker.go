@@ -23,6 +23,7 @@ type worker struct {
 	collector *Collector
 	source    Source
 	form      form
+	guard     *udp.Guard // whose count this worker reports; nil: none
 	batcher   *batcher.Batcher
 	decoder   *decode.Decoder
 	sampler   *sample.Sampler
@@ -35,7 +36,7 @@ type worker struct {
 	shedPackets, shedBytes    uint64
 	strangers, networks       uint64 // refused by allow-list: source, VNI
 	reported                  [decode.NumReasons]uint64
-	dropped                   uint64
+	dropped, repelled         uint64 // by the kernel: for want of room, by the guard
 	received, receivedBytes   *stats.Counter
 	accepted                  *stats.Counter // not refused by allow-list
 	decoded, kernel           *stats.Counter
@@ -48,7 +49,7 @@ type worker struct {
 
 func (c *Collector) newWorker(s input, b *batcher.Batcher, d *decode.Decoder, sampler *sample.Sampler, stop <-chan struct{}) *worker {
 	w := &worker{
-		collector: c, source: s, form: s.form, endpoints: map[decode.Endpoint]bool{}, batcher: b, decoder: d, sampler: sampler, stop: stop, promise: c.opened - settle,
+		collector: c, source: s, form: s.form, guard: s.guard, endpoints: map[decode.Endpoint]bool{}, batcher: b, decoder: d, sampler: sampler, stop: stop, promise: c.opened - settle,
 		received:      c.counters.Counter("received", "datagrams"),
 		receivedBytes: c.counters.Counter("received", "bytes"),
 		accepted:      c.counters.Counter("accepted", "datagrams"),
@@ -194,6 +195,12 @@ func (w *worker) meet(g *udp.Datagram) {
 
 // report adds the counts since the last report to the collector's.
 func (w *worker) report() {
+	if w.guard != nil {
+		n := w.guard.Refused()
+		w.datagrams += n - w.repelled
+		w.strangers += n - w.repelled
+		w.repelled = n
+	}
 	w.received.Add(w.datagrams)
 	w.receivedBytes.Add(w.bytes)
 	w.accepted.Add(w.datagrams - w.strangers - w.networks)

@@ -14,8 +14,9 @@ import (
 
 // List is who may send. It does not change, and is safe for concurrent use; nil allows everything.
 type List struct {
-	sources []addresses // ordered, without overlap; nil: all
-	vnis    []uint32    // ordered; nil: all
+	prefixes []netip.Prefix
+	sources  []addresses // those of prefixes, ordered, without overlap; nil: all
+	vnis     []uint32    // ordered; nil: all
 }
 
 type addresses struct{ first, last number }
@@ -48,6 +49,7 @@ func New(sources []string, vnis []uint32) (*List, error) {
 		if err != nil {
 			return nil, fmt.Errorf("sources: %q is neither a prefix like 10.0.0.0/8 nor an address", s)
 		}
+		l.prefixes = append(l.prefixes, p.Masked())
 		l.sources = append(l.sources, within(p))
 	}
 	slices.SortFunc(l.sources, func(a, b addresses) int { return a.first.compare(b.first) })
@@ -79,7 +81,10 @@ func within(p netip.Prefix) addresses {
 	return addresses{numberOf(&first), numberOf(&last)}
 }
 
-// Source says whether an address may send.
+// Prefixes returns the prefixes of the sources, none if all may send. They are not to be changed.
+func (l *List) Prefixes() []netip.Prefix { return l.prefixes }
+
+// Source says whether an address may send. IPv4 is looked for in mapped prefixes (::ffff:0:0/96) too.
 func (l *List) Source(a *packet.Addr) bool {
 	if l == nil || len(l.sources) == 0 {
 		return true

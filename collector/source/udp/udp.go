@@ -64,9 +64,10 @@ type Socket struct {
 	names    [burst]unix.RawSockaddrInet6 // large enough for IPv4
 	controls [burst][control]byte
 	out      [burst]Datagram
-	receive  int    // bytes of the receive buffer
-	drops    uint32 // by the kernel's count, which wraps
-	dropped  uint64
+	receive  int            // bytes of the receive buffer
+	bound    netip.AddrPort // with both, what open was given
+	both     bool
+	drops    drops
 }
 
 // message is the kernel's struct mmsghdr.
@@ -83,7 +84,7 @@ func Listen(c Config, log *slog.Logger) ([]*Socket, error) {
 	}
 	// Another process of this user that shares its port would get half of the packets without any error:
 	// only a socket that does not share finds out.
-	probe, err := open(addr, both, false)
+	probe, err := open(addr, both, false, nil)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", inUse(err, c.Address))
 	}
@@ -97,7 +98,7 @@ func Listen(c Config, log *slog.Logger) ([]*Socket, error) {
 	}
 	var buffer int
 	for range c.Sockets {
-		fd, err := open(addr, both, true)
+		fd, err := open(addr, both, true, nil)
 		if err != nil {
 			return fail(fmt.Errorf("listen: %w", inUse(err, c.Address)))
 		}
@@ -113,6 +114,7 @@ func Listen(c Config, log *slog.Logger) ([]*Socket, error) {
 			}
 			addr = netip.AddrPortFrom(addr.Addr(), a.Port())
 		}
+		s.bound, s.both = addr, both
 	}
 	if buffer < c.ReceiveBytes {
 		log.Warn("the kernel caps the sockets' receive buffers: bursts may be lost",
@@ -141,15 +143,16 @@ func resolve(address string) (netip.AddrPort, bool, error) {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), false, nil
 }
 
-// open binds one socket. Where both families are wanted and the system has no IPv6, it is an IPv4 socket.
-func open(a netip.AddrPort, both, share bool) (int, error) {
+// open binds one socket, for which before is called, if there is one, when it is not yet bound. Where both families are
+// wanted and the system has no IPv6, it is an IPv4 socket.
+func open(a netip.AddrPort, both, share bool, before func(fd int) error) (int, error) {
 	family := unix.AF_INET
 	if a.Addr().Is6() {
 		family = unix.AF_INET6
 	}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if both && errors.Is(err, unix.EAFNOSUPPORT) {
-		return open(netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port()), false, share)
+		return open(netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port()), false, share, before)
 	} else if err != nil {
 		return -1, err
 	}
@@ -183,13 +186,16 @@ func open(a netip.AddrPort, both, share bool) (int, error) {
 	} else {
 		to = &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 	}
+	if err == nil && before != nil {
+		err = before(fd)
+	}
 	if err == nil {
 		err = unix.Bind(fd, to)
 	}
 	if err != nil {
 		unix.Close(fd)
 		if both && errors.Is(err, unix.EADDRNOTAVAIL) { // IPv6 is compiled in and switched off
-			return open(netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port()), false, share)
+			return open(netip.AddrPortFrom(netip.IPv4Unspecified(), a.Port()), false, share, before)
 		}
 		return -1, err
 	}
@@ -317,7 +323,7 @@ func (s *Socket) control(b []byte) (stamp int64) {
 			case h.Type == unix.SCM_TIMESTAMPNS && len(data) >= int(unsafe.Sizeof(unix.Timespec{})):
 				stamp = (*unix.Timespec)(unsafe.Pointer(&data[0])).Nano()
 			case h.Type == unix.SO_RXQ_OVFL && len(data) >= 4:
-				s.count(binary.NativeEndian.Uint32(data))
+				s.drops.count(binary.NativeEndian.Uint32(data))
 			}
 		}
 		b = b[min(unix.CmsgSpace(n-unix.SizeofCmsghdr), len(b)):]
@@ -325,28 +331,12 @@ func (s *Socket) control(b []byte) (stamp int64) {
 	return stamp
 }
 
-// count takes over the kernel's count, which wraps, and may be told out of order by a few.
-func (s *Socket) count(drops uint32) {
-	if more := int32(drops - s.drops); more > 0 {
-		s.dropped += uint64(more)
-		s.drops = drops
-	}
-}
-
 // Dropped is how many datagrams the kernel has dropped since the socket was opened because its buffer was
 // full, or because their checksum was wrong. The latter the kernel counts here only in part, as it drops some
 // before it looks for their socket: InCsumErrors of /proc/net/snmp tells of all.
 func (s *Socket) Dropped() uint64 {
-	// What came with the datagrams does not tell of the drops after the last one.
-	const drops = 8 // SK_MEMINFO_DROPS
-	var info [9]uint32
-	size := uint32(unsafe.Sizeof(info))
-	_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
-		uintptr(unsafe.Pointer(&info[0])), uintptr(unsafe.Pointer(&size)), 0)
-	if e == 0 && size >= uint32(unsafe.Sizeof(info)) {
-		s.count(info[drops])
-	}
-	return s.dropped
+	s.drops.look(s.fd) // what came with the datagrams does not tell of the drops after the last one
+	return s.drops.total
 }
 
 // Close closes the socket.

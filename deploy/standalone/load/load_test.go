@@ -105,13 +105,14 @@ func TestOverload(t *testing.T) {
 		}
 		if i%64 == 0 && time.Now().After(still) {
 			p.cmd.Process.Signal(syscall.SIGSTOP)
-			for waiting, dropped := uint64(0), uint64(0); dropped == 0 && waiting < 2*bufferBytes; waiting, dropped, _ = p.queue() {
+			waiting, before, _ := p.queue()
+			for dropped := before; dropped == before && waiting < 2*bufferBytes; waiting, dropped, _ = p.queue() {
 				for j := range 1000 {
 					own.send(frames[j])
 				}
 			}
 			p.cmd.Process.Signal(syscall.SIGCONT)
-			still = time.Now().Add(lasts / 3)
+			still = time.Now().Add(max(lasts/3, 30*time.Second))
 		}
 	}
 	p.wait(0)
@@ -141,8 +142,13 @@ func TestOverload(t *testing.T) {
 	sent, received, published, kernel := uint64(own.sent+stranger.sent), last[[2]string{"received", "datagrams"}], last[[2]string{"published", "packets"}], last[[2]string{"lost", "kernel"}]
 	t.Logf("%v, %.0f packets a second: %d sent, %d dropped by the kernel, %d received, %d refused, %d shed or lost for want of memory, %d published; at most %d MiB resident",
 		lasts, rate, sent, kernel, received, refused, lost, published, peak>>20)
-	if sent != received+kernel || kernel != dropped || kernel == 0 {
-		t.Errorf("%d sent, but %d received and %d dropped by the kernel, which says %d", sent, received, kernel, dropped)
+	// Strangers take no room in the socket's buffer: all of them are refused, however full it is.
+	strangers := last[[2]string{"refused", "source"}]
+	if strangers != uint64(stranger.sent) || strangers == 0 {
+		t.Errorf("%d strangers were refused, of %d", strangers, stranger.sent)
+	}
+	if sent != received+kernel || kernel+strangers != dropped || kernel == 0 {
+		t.Errorf("%d sent, but %d received and %d dropped by the kernel, which says %d with %d refused", sent, received, kernel, dropped, strangers)
 	}
 	if received != refused+lost+published || lost == 0 || published == 0 {
 		t.Errorf("%d received, but %d refused, %d lost and %d published: %v", received, refused, lost, published, last)
@@ -150,7 +156,7 @@ func TestOverload(t *testing.T) {
 	if got := stored(t, k, partitions); got != published {
 		t.Errorf("%d packets are on Kafka, %d are said to be", got, published)
 	}
-	if n := last[[2]string{"refused", "source"}]; n != uint64(stranger.sent) && kernel == 0 || n == 0 || last[[2]string{"refused", "tunnel_too_deep"}] == 0 || last[[2]string{"shed", "payload_bytes"}] == 0 {
+	if last[[2]string{"refused", "tunnel_too_deep"}] == 0 || last[[2]string{"shed", "payload_bytes"}] == 0 {
 		t.Errorf("counts %v", last)
 	}
 	if most := uint64(256 << 20); peak > most {

@@ -1,0 +1,218 @@
+package udp
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tapweave/tapweave/collector/allow"
+	"github.com/tapweave/tapweave/proto/packet"
+)
+
+// guarded are sockets, and their guard.
+func guarded(t *testing.T, address string, sockets int) ([]*Socket, *Guard) {
+	t.Helper()
+	all := listen(t, Config{Address: address, Sockets: sockets, ReceiveBytes: 4 << 20})
+	g := NewGuard(all)
+	t.Cleanup(func() { g.Close() })
+	return all, g
+}
+
+// received are the senders of what waits in the sockets, and at which of them.
+func received(t *testing.T, all []*Socket) map[netip.AddrPort][]int {
+	t.Helper()
+	from := map[netip.AddrPort][]int{}
+	for i, s := range all {
+		for {
+			b, _, err := s.Receive(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(b) == 0 {
+				break
+			}
+			for _, d := range b {
+				a := netip.AddrPortFrom(d.Source.Netip(), d.Port)
+				from[a] = append(from[a], i)
+			}
+		}
+	}
+	return from
+}
+
+// The kernel refuses exactly whom the list does not have, and counts them; whoever may come is spread over the sockets.
+func TestGuard(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 7))
+	lists := [][]string{
+		{"127.0.0.0/8"}, {"10.0.0.0/8"}, {"0.0.0.0/0"}, {"::/0"}, {"::ffff:0:0/96"}, {"::ffff:127.0.0.0/105"}, {"::/64"}, {"::1"}, {"::1:0:0:1", "::2"},
+		{"8000::/1"}, {"::/127"}, {"::fffe:0:0/95"}, {"127.128.0.0/9", "127.0.0.1", "::1"}, {"192.0.2.0/24", "2001:db8::/32"}, {},
+	}
+	for range 15 {
+		var l []string
+		for range 1 + random.IntN(20) {
+			a := netip.AddrFrom4([4]byte{127, byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32())})
+			l = append(l, netip.PrefixFrom(a, 8+random.IntN(8)).String())
+		}
+		lists = append(lists, l)
+	}
+	var six []netip.Addr
+	if hasIPv6() {
+		six = append(six, netip.IPv6Loopback())
+	}
+	var four []netip.Addr
+	for range 60 {
+		four = append(four, netip.AddrFrom4([4]byte{127, byte(random.Uint32()), byte(random.Uint32()), byte(1 + random.IntN(250))}))
+	}
+	for address, senders := range map[string][]netip.Addr{"127.0.0.1:0": four, "[::1]:0": six, ":0": append(four, six...)} {
+		t.Run(address, func(t *testing.T) {
+			if len(senders) == 0 {
+				missing(t, "IPv6 on loopback")
+			}
+			const sockets = 3
+			all, guard := guarded(t, address, sockets)
+			type sender struct {
+				*net.UDPConn
+				at netip.AddrPort
+			}
+			var conns []sender
+			for _, from := range senders {
+				to := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(port(t, all[0]))}
+				if from.Is6() {
+					to.IP = net.IPv6loopback
+				}
+				c, err := net.DialUDP("udp", &net.UDPAddr{IP: from.AsSlice()}, to)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				a := c.LocalAddr().(*net.UDPAddr).AddrPort()
+				conns = append(conns, sender{c, netip.AddrPortFrom(a.Addr().Unmap(), a.Port())})
+			}
+			used, before := map[int]bool{}, guard.Refused()
+			for _, l := range lists {
+				judge, err := allow.New(l, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := guard.Allow(judge.Prefixes()); err != nil {
+					t.Fatal(err)
+				}
+				refused := uint64(0)
+				for _, c := range conns {
+					for range 2 {
+						if _, err := c.Write([]byte("x")); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				got := received(t, all)
+				for _, c := range conns {
+					a, want := packet.AddrFrom(c.at.Addr()), 2
+					if !judge.Source(&a) {
+						want = 0
+						refused += 2
+					}
+					if n := got[c.at]; len(n) != want || want > 0 && n[0] != n[1] {
+						t.Errorf("%v: datagrams of %v at the sockets %v, wanted %d at one", l, c.at, n, want)
+					} else if want > 0 {
+						used[n[0]] = true
+					}
+				}
+				if n := guard.Refused() - before; n != refused {
+					t.Errorf("%v: %d are counted as refused, %d were", l, n, refused)
+				}
+				before += refused
+			}
+			if len(conns) > 50 && len(used) != sockets {
+				t.Errorf("sockets %v of %d were used", used, sockets)
+			}
+			for _, s := range all {
+				if n := s.Dropped(); n != 0 {
+					t.Errorf("%d are counted as dropped for want of room", n)
+				}
+			}
+		})
+	}
+}
+
+// While the list changes, whoever is on it all the time is never refused, and nothing is lost.
+func TestGuardChanges(t *testing.T) {
+	all, guard := guarded(t, "127.0.0.1:0", 2)
+	out, from := dial(t, fmt.Sprintf("127.0.0.1:%d", port(t, all[0])))
+	stop, sent := make(chan struct{}), 0
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for ; ; sent++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := out.Write([]byte("x")); err != nil {
+				t.Error(err)
+				return
+			}
+			if sent%100 == 0 {
+				time.Sleep(100 * time.Microsecond)
+			}
+		}
+	})
+	got := 0
+	for i := range 200 {
+		var prefixes []netip.Prefix
+		for j := range i % 4 {
+			prefixes = append(prefixes, netip.PrefixFrom(from.Addr(), 32-j).Masked())
+		}
+		if err := guard.Allow(prefixes); err != nil {
+			t.Fatal(err)
+		}
+		got += len(received(t, all)[from])
+	}
+	close(stop)
+	sending.Wait()
+	got += len(received(t, all)[from])
+	if n := guard.Refused(); n != 0 || got != sent || sent == 0 {
+		t.Errorf("%d sent, %d received, %d refused", sent, got, n)
+	}
+}
+
+// More prefixes than the kernel takes are an error, and nobody is refused by it then.
+func TestGuardTooMany(t *testing.T) {
+	all, err := Listen(Config{Address: "127.0.0.1:0", Sockets: 2, ReceiveBytes: 1 << 20}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard := NewGuard(all)
+	address := fmt.Sprintf("127.0.0.1:%d", port(t, all[0]))
+	out, from := dial(t, address)
+	other := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	if err := guard.Allow(other); err != nil {
+		t.Fatal(err)
+	}
+	out.Write([]byte("x"))
+	if n, m := len(received(t, all)[from]), guard.Refused(); n != 0 || m != 1 {
+		t.Fatalf("%d received, %d refused", n, m)
+	}
+	for range 16 {
+		other = append(other, other...)
+	}
+	if err := guard.Allow(other); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%d prefixes: %v", len(other), err)
+	}
+	out.Write([]byte("x"))
+	if n, m := len(received(t, all)[from]), guard.Refused(); n != 1 || m != 1 {
+		t.Errorf("%d received, %d refused", n, m)
+	}
+	// Nothing is left of it that would keep the address from another.
+	guard.Close()
+	for _, s := range all {
+		s.Close()
+	}
+	listen(t, Config{Address: address, Sockets: 1, ReceiveBytes: 1 << 20})
+}
