@@ -3,107 +3,41 @@ package collector
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tapweave/tapweave/collector/networktest"
 	"github.com/tapweave/tapweave/proto/batch"
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/service/kafka"
 	"github.com/tapweave/tapweave/service/kafka/kafkatest"
 )
 
-// namespace is a network namespace, and the thread that is in it.
-type namespace struct {
-	t      *testing.T
-	thread int
-	work   chan func()
-}
-
-// network returns two namespaces, joined by interfaces of an MTU of 1500: out at the TAP, in at the collector. They
-// have the addresses 10.7.0.1 and .2, fd07::1 and ::2.
-func network(t *testing.T) (tap, collector *namespace) {
+// network returns two namespaces, joined by interfaces of that MTU: out at the TAP, in at the collector. They have the
+// addresses 10.7.0.1 and .2, fd07::1 and ::2.
+func network(t *testing.T, mtu int) (tap, collector *networktest.Namespace) {
 	t.Helper()
-	missing := func(what string) {
-		t.Helper()
-		if os.Getenv("CI") == "true" {
-			t.Fatal(what)
-		}
-		t.Skip(what)
-	}
-	if os.Geteuid() != 0 {
-		missing("a network namespace needs root")
-	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		missing("no program ip (iproute2)")
-	}
-	open := func() *namespace {
-		n := &namespace{t: t, work: make(chan func())}
-		opened := make(chan error)
-		go func() {
-			// The thread is never given back: it ends with the goroutine, and the namespace with it.
-			runtime.LockOSThread()
-			opened <- unix.Unshare(unix.CLONE_NEWNET)
-			for f := range n.work {
-				f()
-			}
-		}()
-		if err := <-opened; errors.Is(err, unix.EPERM) {
-			missing("a network namespace needs CAP_SYS_ADMIN")
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		n.do(func() error { n.thread = unix.Gettid(); return nil })
-		t.Cleanup(func() { close(n.work) })
-		return n
-	}
-	tap, collector = open(), open()
-	tap.ip("link add out type veth peer name in", fmt.Sprint("link set in netns ", collector.thread))
-	for i, n := range []*namespace{tap, collector} {
+	tap, collector = networktest.New(t), networktest.New(t)
+	networktest.Join(tap, "out", collector, "in", mtu)
+	for i, n := range []*networktest.Namespace{tap, collector} {
 		name := []string{"out", "in"}[i]
-		n.ip("link set lo up", fmt.Sprintf("addr add 10.7.0.%d/24 dev %s", i+1, name),
-			fmt.Sprintf("addr add fd07::%d/64 dev %s nodad", i+1, name), "link set "+name+" up")
+		n.IP(fmt.Sprintf("addr add 10.7.0.%d/24 dev %s", i+1, name), fmt.Sprintf("addr add fd07::%d/64 dev %s nodad", i+1, name))
 	}
 	return tap, collector
 }
 
-// do runs f in the namespace.
-func (n *namespace) do(f func() error) {
-	n.t.Helper()
-	done := make(chan error)
-	n.work <- func() { done <- f() }
-	if err := <-done; err != nil {
-		n.t.Fatal(err)
-	}
-}
-
-func (n *namespace) ip(lines ...string) {
-	n.t.Helper()
-	for _, line := range lines {
-		n.do(func() error {
-			if b, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
-				return fmt.Errorf("ip %s: %w: %s", line, err, b)
-			}
-			return nil
-		})
-	}
-}
-
-// begin runs a collector whose sockets are in the namespace.
-func (n *namespace) begin(c Config, log *logbook) (k *Collector, stop func() error) {
-	n.t.Helper()
-	n.do(func() error {
+// beginIn runs a collector whose sockets are in a namespace.
+func beginIn(t *testing.T, n *networktest.Namespace, c Config, log *logbook) (k *Collector, stop func() error) {
+	t.Helper()
+	n.Do(func() error {
 		k = New(c, Dependencies{Log: newLog(log)})
 		return k.Listen()
 	})
-	return k, run(n.t, k)
+	return k, run(t, k)
 }
 
 // inner is a UDP packet of so many bytes of payload, in Ethernet.
@@ -153,15 +87,15 @@ func sources(t *testing.T, config kafka.Config) map[string]int {
 // What a TAP sends over a network arrives over IPv4 and IPv6, with and without a checksum, and also where the MTU was
 // too small for the mirrored packet and its tunnel, so that they came in fragments.
 func TestNetworkVXLAN(t *testing.T) {
-	tap, at := network(t)
+	tap, at := network(t, 1500)
 	config := testConfig(kafkatest.Config(t))
 	config.Listen, config.Admin.Listen = ":4789", ""
 	var log logbook
-	c, stop := at.begin(config, &log)
+	c, stop := beginIn(t, at, config, &log)
 	waitFor(t, "ready", func() bool { ok, _ := c.Ready(); return ok })
 	const each = 20
 	sent := 0
-	tap.do(func() error {
+	tap.Do(func() error {
 		for _, to := range []string{"10.7.0.2", "fd07::2"} {
 			s, err := net.Dial("udp", net.JoinHostPort(to, "4789"))
 			if err != nil {
@@ -204,16 +138,14 @@ func TestNetworkVXLAN(t *testing.T) {
 // An interface's frames are taken as they are. Those of a mirror that is tunnelled are unwrapped, as far as they are
 // whole: who takes frames does not put fragments of carriers together, but counts them.
 func TestNetworkInterface(t *testing.T) {
-	tap, at := network(t)
-	at.ip("link set in mtu 9000")
-	tap.ip("link set out mtu 9000")
+	tap, at := network(t, 9000)
 	config := testConfig(kafkatest.Config(t))
 	config.Listen, config.Interface, config.Admin.Listen = "", "in", ""
 	var log logbook
-	c, stop := at.begin(config, &log)
+	c, stop := beginIn(t, at, config, &log)
 	waitFor(t, "ready", func() bool { ok, _ := c.Ready(); return ok })
 	const each = 30
-	tap.do(func() error {
+	tap.Do(func() error {
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 		if err != nil {
 			return err

@@ -3,76 +3,42 @@ package afpacket
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"os"
-	"os/exec"
-	"runtime"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tapweave/tapweave/collector/networktest"
 )
 
-// network gives the test a network namespace with a pair of interfaces, and returns a socket that sends frames
-// into the one, so that they come in at the other.
-func network(t *testing.T) (send func(frame []byte), in string) {
+// network gives the test a network namespace with a pair of interfaces, sockets at the one, and what sends frames into
+// the other, so that they come in there.
+func network(t *testing.T, c Config) (send func(frame []byte), sockets []*Socket) {
 	t.Helper()
-	missing := func(what string) {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(what)
+	n := networktest.New(t)
+	networktest.Join(n, "out", n, "in", 9000)
+	var fd int
+	var out *net.Interface
+	c.Interface = "in"
+	n.Do(func() (err error) {
+		if out, err = net.InterfaceByName("out"); err != nil {
+			return err
 		}
-		t.Skip(what)
-	}
-	if os.Geteuid() != 0 {
-		missing("a network namespace needs root")
-	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		missing("no program ip (iproute2)")
-	}
-	// The thread is never given back: it ends with the test's goroutine, and the namespace with it.
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNET); errors.Is(err, unix.EPERM) {
-		missing("a network namespace needs CAP_SYS_ADMIN")
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	for _, line := range []string{
-		"link add out0 type veth peer name in0", "link set out0 up", "link set in0 up", "link set dev in0 mtu 9000", "link set dev out0 mtu 9000",
-	} {
-		if b, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
-			t.Fatalf("ip %s: %v: %s", line, err, b)
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0); err != nil {
+			return err
 		}
-	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	out, err := index("out0")
-	if err != nil {
-		t.Fatal(err)
-	}
+		t.Cleanup(func() { unix.Close(fd) })
+		sockets, err = Listen(c)
+		return err
+	})
 	return func(frame []byte) {
 		t.Helper()
-		if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: out, Protocol: htons(unix.ETH_P_ALL)}); err != nil {
+		if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: out.Index, Protocol: htons(unix.ETH_P_ALL)}); err != nil {
 			t.Fatal(err)
 		}
-	}, "in0"
-}
-
-func index(name string) (int, error) {
-	b, err := os.ReadFile("/proc/thread-self/net/dev")
-	if err != nil || !strings.Contains(string(b), name+":") {
-		return 0, fmt.Errorf("no %s: %v", name, err)
-	}
-	out, err := exec.Command("ip", "-o", "link", "show", name).Output()
-	var i int
-	if err == nil {
-		_, err = fmt.Sscanf(string(out), "%d:", &i)
-	}
-	return i, err
+	}, sockets
 }
 
 // frame is an IPv4 UDP packet of one of many flows.
@@ -93,11 +59,7 @@ func frame(n int, payload int) []byte {
 
 // Every frame comes once, whole, at one of the sockets of the group, later than what was promised.
 func TestReceive(t *testing.T) {
-	send, in := network(t)
-	sockets, err := Listen(Config{Interface: in, Sockets: 2, RingBytes: 32 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
+	send, sockets := network(t, Config{Sockets: 2, RingBytes: 32 << 20})
 	time.Sleep(50 * time.Millisecond) // the second has just left the interface for the group
 	want := map[string]int{}
 	const n = 3000
@@ -149,11 +111,7 @@ func TestReceive(t *testing.T) {
 
 // What does not fit into the ring is counted, and receiving goes on.
 func TestDropped(t *testing.T) {
-	send, in := network(t)
-	sockets, err := Listen(Config{Interface: in, Sockets: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	send, sockets := network(t, Config{Sockets: 1})
 	s := sockets[0]
 	defer s.Close()
 	const n = 4000
