@@ -1,7 +1,6 @@
 package collector
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -28,6 +27,7 @@ import (
 	"github.com/tapweave/tapweave/service/admin"
 	"github.com/tapweave/tapweave/service/kafka"
 	"github.com/tapweave/tapweave/service/kafka/kafkatest"
+	"github.com/tapweave/tapweave/service/logging/logtest"
 )
 
 const partitions = 4
@@ -41,26 +41,6 @@ func testConfig(k kafka.Config) Config {
 	c.Kafka, c.Admin.Listen = k, "127.0.0.1:0"
 	return c
 }
-
-// logbook is a log that a test reads while it is written.
-type logbook struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logbook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logbook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func newLog(l *logbook) *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 // begin runs a collector and returns what ends it.
 func begin(t *testing.T, c Config, d Dependencies) (*Collector, func() error) {
@@ -414,8 +394,8 @@ func TestMorePartitions(t *testing.T) {
 	if _, err := k.EnsureTopics(t.Context(), true, kafka.Topic{Name: record.TopicPackets, Partitions: partitions + 2}); err != nil {
 		t.Fatal(err)
 	}
-	var log logbook
-	c, stop := begin(t, testConfig(config), Dependencies{Log: newLog(&log)})
+	var log logtest.Buffer
+	c, stop := begin(t, testConfig(config), Dependencies{Log: log.Logger()})
 	waitFor(t, "ready", func() bool { ok, _ := c.Ready(); return ok })
 	if err := stop(); err != nil {
 		t.Fatal(err)
@@ -439,10 +419,10 @@ func TestNoKafka(t *testing.T) {
 	}
 	address := l.Addr().String()
 	l.Close()
-	var log logbook
+	var log logtest.Buffer
 	config := testConfig(kafka.Config{Brokers: []string{address}})
 	config.DrainTime = time.Hour // not where nobody has been told to send
-	c, stop := begin(t, config, Dependencies{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	c, stop := begin(t, config, Dependencies{Log: log.Logger()})
 	want := "Kafka at " + address + " cannot be reached: connection refused"
 	waitFor(t, "the reason", func() bool { _, why := c.Ready(); return strings.Contains(why, want) })
 	time.Sleep(time.Second)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tapweave/tapweave/proto/batch"
 	"github.com/tapweave/tapweave/service/kafka/kafkatest"
+	"github.com/tapweave/tapweave/service/logging/logtest"
 )
 
 // POST /drain fails the probe, takes packets for the drain time, and ends Run without an error.
@@ -112,8 +113,8 @@ func TestScheduledEvents(t *testing.T) {
 			config := testConfig(kafkatest.Config(t))
 			config.DrainTime = 100 * time.Millisecond
 			config.AzureEvents.Enabled, config.AzureEvents.Endpoint, config.AzureEvents.Every = true, server.URL, 100*time.Millisecond
-			var log logbook
-			c, stop := begin(t, config, Dependencies{Log: newLog(&log)})
+			var log logtest.Buffer
+			c, stop := begin(t, config, Dependencies{Log: log.Logger()})
 			waitFor(t, "ready", func() bool { ok, _ := c.Ready(); return ok })
 			m.mu.Lock()
 			m.events = []map[string]any{event("E1", kind, "Scheduled", "collector_2"), event("E2", "Freeze", "Scheduled", "collector_3")}
@@ -145,8 +146,8 @@ func TestScheduledEvents(t *testing.T) {
 func TestGENEVE(t *testing.T) {
 	config := testConfig(kafkatest.Config(t))
 	config.Listen, config.ListenGENEVE, config.Tunnels.VNIScope = "", "127.0.0.1:0", "isolated"
-	var log logbook
-	c, stop := begin(t, config, Dependencies{Log: newLog(&log)})
+	var log logtest.Buffer
+	c, stop := begin(t, config, Dependencies{Log: log.Logger()})
 	waitFor(t, "ready", func() bool { ok, _ := c.Ready(); return ok })
 	s, err := net.Dial("udp", c.geneve)
 	if err != nil {
@@ -196,8 +197,8 @@ func TestAllow(t *testing.T) {
 	config := testConfig(kafkatest.Config(t))
 	config.Allow.VNIs = []uint32{27}
 	reloads := make(chan func() (Config, error))
-	var log logbook
-	c, stop := begin(t, config, Dependencies{Log: newLog(&log), Reloads: reloads})
+	var log logtest.Buffer
+	c, stop := begin(t, config, Dependencies{Log: log.Logger(), Reloads: reloads})
 	waitFor(t, "ready", func() bool { ok, _ := c.Ready(); return ok })
 	frame := frames(t, "zeek__vlan-collisions.pcap")[0]
 	s, err := net.Dial("udp", c.Addr())

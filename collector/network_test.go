@@ -15,6 +15,7 @@ import (
 	"github.com/tapweave/tapweave/proto/packet"
 	"github.com/tapweave/tapweave/service/kafka"
 	"github.com/tapweave/tapweave/service/kafka/kafkatest"
+	"github.com/tapweave/tapweave/service/logging/logtest"
 )
 
 // network returns two namespaces, joined by interfaces of that MTU: out at the TAP, in at the collector. They have the
@@ -31,10 +32,10 @@ func network(t *testing.T, mtu int) (tap, collector *networktest.Namespace) {
 }
 
 // beginIn runs a collector whose sockets are in a namespace.
-func beginIn(t *testing.T, n *networktest.Namespace, c Config, log *logbook) (k *Collector, stop func() error) {
+func beginIn(t *testing.T, n *networktest.Namespace, c Config, log *logtest.Buffer) (k *Collector, stop func() error) {
 	t.Helper()
 	n.Do(func() error {
-		k = New(c, Dependencies{Log: newLog(log)})
+		k = New(c, Dependencies{Log: log.Logger()})
 		return k.Listen()
 	})
 	return k, run(t, k)
@@ -90,7 +91,7 @@ func TestNetworkVXLAN(t *testing.T) {
 	tap, at := network(t, 1500)
 	config := testConfig(kafkatest.Config(t))
 	config.Listen, config.Admin.Listen = ":4789", ""
-	var log logbook
+	var log logtest.Buffer
 	c, stop := beginIn(t, at, config, &log)
 	waitFor(t, "ready", func() bool { ok, _ := c.Ready(); return ok })
 	const each = 20
@@ -141,7 +142,7 @@ func TestNetworkInterface(t *testing.T) {
 	tap, at := network(t, 9000)
 	config := testConfig(kafkatest.Config(t))
 	config.Listen, config.Interface, config.Admin.Listen = "", "in", ""
-	var log logbook
+	var log logtest.Buffer
 	c, stop := beginIn(t, at, config, &log)
 	waitFor(t, "ready", func() bool { ok, _ := c.Ready(); return ok })
 	const each = 30

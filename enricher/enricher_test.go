@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net"
 	"os"
@@ -14,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -30,6 +28,7 @@ import (
 	"github.com/tapweave/tapweave/proto/session"
 	"github.com/tapweave/tapweave/service/kafka"
 	"github.com/tapweave/tapweave/service/kafka/kafkatest"
+	"github.com/tapweave/tapweave/service/logging/logtest"
 )
 
 const (
@@ -89,12 +88,12 @@ func other(c *Config) {
 // child is an enricher in a process of its own.
 type child struct {
 	*exec.Cmd
-	log *lockedBuffer
+	log *logtest.Buffer
 }
 
 func (b *bench) child(environment ...string) *child {
 	b.Helper()
-	c := &child{exec.Command(os.Args[0]), new(lockedBuffer)}
+	c := &child{exec.Command(os.Args[0]), new(logtest.Buffer)}
 	c.Env = append(append(os.Environ(), childBroker+"="+b.config.Brokers[0], childPrefix+"="+b.config.TopicPrefix), environment...)
 	c.Stderr = c.log
 	if err := c.Start(); err != nil {
@@ -166,27 +165,10 @@ type running struct {
 	*Service
 	bench   *bench
 	metrics *prometheus.Registry
-	log     *lockedBuffer
+	log     *logtest.Buffer
 	cancel  context.CancelFunc
 	done    chan struct{}
 	err     error
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func (b *bench) start(name string) *running {
@@ -196,8 +178,8 @@ func (b *bench) start(name string) *running {
 
 func (b *bench) startWith(c Config) *running {
 	b.Helper()
-	r := &running{bench: b, metrics: prometheus.NewRegistry(), log: new(lockedBuffer), done: make(chan struct{})}
-	s, err := New(c, Dependencies{Log: slog.New(slog.NewTextHandler(r.log, nil)), Metrics: r.metrics})
+	r := &running{bench: b, metrics: prometheus.NewRegistry(), log: new(logtest.Buffer), done: make(chan struct{})}
+	s, err := New(c, Dependencies{Log: r.log.Logger(), Metrics: r.metrics})
 	if err != nil {
 		b.Fatal(err)
 	}

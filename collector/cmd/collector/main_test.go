@@ -1,19 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/tapweave/tapweave/service/kafka/kafkatest"
+	"github.com/tapweave/tapweave/service/logging/logtest"
 )
 
 // The test binary is the program where this variable is set.
@@ -26,29 +25,12 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
-func program(t *testing.T, variables []string, args ...string) (*exec.Cmd, *output) {
+func program(t *testing.T, variables []string, args ...string) (*exec.Cmd, *logtest.Buffer) {
 	t.Helper()
 	c := exec.Command(os.Args[0], args...)
 	c.Env = append(os.Environ(), asProgram+"=1", "TAPWEAVE_ADMIN_LISTEN=127.0.0.1:0", "TAPWEAVE_LISTEN=127.0.0.1:0")
 	c.Env = append(c.Env, variables...)
-	out := new(output)
+	out := new(logtest.Buffer)
 	c.Stdout, c.Stderr = out, out
 	if err := c.Start(); err != nil {
 		t.Fatal(err)

@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -37,6 +36,7 @@ import (
 	"github.com/tapweave/tapweave/proto/record"
 	"github.com/tapweave/tapweave/service/config"
 	"github.com/tapweave/tapweave/service/kafka"
+	"github.com/tapweave/tapweave/service/logging/logtest"
 	"github.com/tapweave/tapweave/service/tlsclient"
 )
 
@@ -56,29 +56,11 @@ func startKafka(t *testing.T, o servers.KafkaOptions) *servers.Kafka {
 	return k
 }
 
-// text is a log that a test reads while it is written.
-type text struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *text) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *text) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // tested is a collector in this process.
 type tested struct {
 	*collector.Collector
 	t    *testing.T
-	log  *text
+	log  *logtest.Buffer
 	stop func() error
 }
 
@@ -94,8 +76,8 @@ func collect(t *testing.T, k kafka.Config, change func(*collector.Config)) *test
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	x := &tested{t: t, log: new(text)}
-	x.Collector = collector.New(c, collector.Dependencies{Log: slog.New(slog.NewTextHandler(x.log, nil))})
+	x := &tested{t: t, log: new(logtest.Buffer)}
+	x.Collector = collector.New(c, collector.Dependencies{Log: x.log.Logger()})
 	if err := x.Listen(); err != nil {
 		t.Fatal(err)
 	}

@@ -15,19 +15,20 @@ import (
 
 	"github.com/tapweave/tapweave/proto/conversation"
 	"github.com/tapweave/tapweave/service/kafka"
+	"github.com/tapweave/tapweave/service/logging/logtest"
 )
 
 // alone is `tapweave run` as a process.
 type alone struct {
 	t   *testing.T
 	cmd *exec.Cmd
-	out *text
+	out *logtest.Buffer
 }
 
 // runAlone starts it and returns when its collectors take packets.
 func runAlone(t *testing.T, program, dir string, listen [2]string) *alone {
 	t.Helper()
-	a := &alone{t: t, cmd: exec.Command(program, "run", "--data", dir, "--listen", listen[0]+","+listen[1]), out: new(text)}
+	a := &alone{t: t, cmd: exec.Command(program, "run", "--data", dir, "--listen", listen[0]+","+listen[1]), out: new(logtest.Buffer)}
 	a.cmd.Stdout, a.cmd.Stderr = a.out, a.out
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := a.cmd.Start(); err != nil {

@@ -3,7 +3,6 @@
 package load
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -28,6 +27,7 @@ import (
 	"github.com/tapweave/tapweave/collector/source/udp"
 	"github.com/tapweave/tapweave/proto/capturetest"
 	"github.com/tapweave/tapweave/service/admin"
+	"github.com/tapweave/tapweave/service/logging/logtest"
 )
 
 const (
@@ -81,30 +81,12 @@ var built = sync.OnceValues(func() (string, error) {
 // draining is what drain says when it has its socket.
 const draining = "draining"
 
-// text is what a program prints.
-type text struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *text) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *text) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // program is a running one that receives datagrams at 127.0.0.1.
 type program struct {
 	tb      testing.TB
 	cmd     *exec.Cmd
 	ended   chan struct{}
-	log     text
+	log     logtest.Buffer
 	address *net.UDPAddr
 }
 
