@@ -124,22 +124,12 @@ func read(t *testing.T, config kafka.Config) [][]*pb.PacketBatch {
 	defer k.Close()
 	all := make([][]*pb.PacketBatch, partitions)
 	for i := range all {
-		for next := int64(0); ; {
-			f, err := k.Fetch(t.Context(), record.TopicPackets, i, next, 8<<20, 10*time.Millisecond)
+		for _, v := range kafkatest.Values(t, k, record.TopicPackets, i) {
+			r, err := record.UnmarshalPackets(v)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(f.Records) == 0 {
-				break
-			}
-			next = f.Next
-			for _, k := range f.Records {
-				r, err := record.UnmarshalPackets(k.Value)
-				if err != nil {
-					t.Fatal(err)
-				}
-				all[i] = append(all[i], r.GetBatch())
-			}
+			all[i] = append(all[i], r.GetBatch())
 		}
 	}
 	return all

@@ -36,6 +36,7 @@ import (
 	"github.com/tapweave/tapweave/proto/record"
 	"github.com/tapweave/tapweave/service/config"
 	"github.com/tapweave/tapweave/service/kafka"
+	"github.com/tapweave/tapweave/service/kafka/kafkatest"
 	"github.com/tapweave/tapweave/service/logging/logtest"
 	"github.com/tapweave/tapweave/service/tlsclient"
 )
@@ -162,30 +163,20 @@ func published(t *testing.T, c kafka.Config) [][]*pb.PacketBatch {
 	all := make([][]*pb.PacketBatch, 2)
 	for i := range all {
 		last := uint64(0)
-		for next := int64(0); ; {
-			f, err := k.Fetch(t.Context(), record.TopicPackets, i, next, 8<<20, 10*time.Millisecond)
+		for _, v := range kafkatest.Values(t, k, record.TopicPackets, i) {
+			p, err := record.UnmarshalPackets(v)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(f.Records) == 0 {
-				break
+			s := p.GetBatch()
+			if s.Sequence <= last {
+				continue
 			}
-			next = f.Next
-			for _, r := range f.Records {
-				p, err := record.UnmarshalPackets(r.Value)
-				if err != nil {
-					t.Fatal(err)
-				}
-				s := p.GetBatch()
-				if s.Sequence <= last {
-					continue
-				}
-				if s.Sequence != last+1 {
-					t.Errorf("partition %d: batch %d behind %d", i, s.Sequence, last)
-				}
-				last = s.Sequence
-				all[i] = append(all[i], s)
+			if s.Sequence != last+1 {
+				t.Errorf("partition %d: batch %d behind %d", i, s.Sequence, last)
 			}
+			last = s.Sequence
+			all[i] = append(all[i], s)
 		}
 	}
 	return all

@@ -14,6 +14,7 @@ import (
 	"github.com/tapweave/tapweave/deploy/standalone/servers"
 	"github.com/tapweave/tapweave/proto/record"
 	"github.com/tapweave/tapweave/service/kafka"
+	"github.com/tapweave/tapweave/service/kafka/kafkatest"
 )
 
 // duration of the overload: SOAK, or a few seconds.
@@ -194,24 +195,14 @@ func stored(t *testing.T, k *kafka.Client, partitions int) (packets uint64) {
 	t.Helper()
 	for i := range partitions {
 		last := uint64(0)
-		for next := int64(0); ; {
-			f, err := k.Fetch(t.Context(), record.TopicPackets, i, next, 8<<20, 10*time.Millisecond)
+		for _, v := range kafkatest.Values(t, k, record.TopicPackets, i) {
+			p, err := record.UnmarshalPackets(v)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(f.Records) == 0 {
-				break
-			}
-			next = f.Next
-			for _, r := range f.Records {
-				p, err := record.UnmarshalPackets(r.Value)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if b := p.GetBatch(); b.Sequence > last {
-					last = b.Sequence
-					packets += uint64(b.Packets)
-				}
+			if b := p.GetBatch(); b.Sequence > last {
+				last = b.Sequence
+				packets += uint64(b.Packets)
 			}
 		}
 	}

@@ -45,6 +45,29 @@ func New(t testing.TB) *kafka.Client {
 	return c
 }
 
+// Values returns the values of the records that are on a partition, up to the last that is there when it is called.
+func Values(t testing.TB, c *kafka.Client, topic string, partition int) (all [][]byte) {
+	t.Helper()
+	next, end, err := c.Offsets(t.Context(), topic, partition)
+	for limit := time.Now().Add(time.Minute); err == nil && next < end; {
+		var f kafka.Fetched
+		if f, err = c.Fetch(t.Context(), topic, partition, next, 8<<20, time.Second); err != nil {
+			break
+		}
+		for _, r := range f.Records {
+			all = append(all, r.Value)
+		}
+		next = f.Next
+		if time.Now().After(limit) {
+			t.Fatalf("%s/%d was not read to offset %d in a minute, only to %d", topic, partition, end, next)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
 func remove(t testing.TB, broker, prefix string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
