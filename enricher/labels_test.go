@@ -127,10 +127,10 @@ func (r lastRows) Session(s *fold.Session) {
 	s.Row(&row)
 	r[row.ID] = row
 }
-func (lastRows) Settled(int64, *fold.Session) {}
-func (lastRows) Traffic(*columns.Traffic)     {}
-func (lastRows) Packet(*columns.Packet)       {}
-func (lastRows) Alert(*columns.Alert)         {}
+func (lastRows) Settled(int64, *fold.Session)            {}
+func (lastRows) Traffic(*fold.Session, *columns.Traffic) {}
+func (lastRows) Packet(*columns.Packet)                  {}
+func (lastRows) Alert(*columns.Alert)                    {}
 
 // foldAgain folds what is on tapweave.packets from its beginning.
 func (b *bench) foldAgain(s *Service) lastRows {

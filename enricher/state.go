@@ -70,6 +70,15 @@ func (c *chunker) Write(b []byte) (int, error) {
 
 // unpack returns the stream whose state was packed.
 func unpack(chunks [][]byte, c output.Config) (s *output.Stream, older bool, err error) {
+	err = decompress(chunks, func(r io.Reader) error {
+		s, older, err = output.Load(r, c)
+		return err
+	})
+	return s, older, err
+}
+
+// decompress gives read what was packed.
+func decompress(chunks [][]byte, read func(io.Reader) error) error {
 	size := 0
 	parts := make([]io.Reader, len(chunks))
 	for i, chunk := range chunks {
@@ -78,10 +87,10 @@ func unpack(chunks [][]byte, c output.Config) (s *output.Stream, older bool, err
 	}
 	z, err := zstd.NewReader(io.MultiReader(parts...), zstd.WithDecoderConcurrency(2), zstd.WithDecoderMaxWindow(16<<20))
 	if err != nil {
-		return nil, false, err
+		return err
 	}
 	defer z.Close()
-	return output.Load(io.LimitReader(z, int64(size)*maxExpansion+1<<20), c)
+	return read(io.LimitReader(z, int64(size)*maxExpansion+1<<20))
 }
 
 // snapshot is a state that is on its way to tapweave.state.

@@ -94,5 +94,5 @@ func (f *Fold) booking(s *Session, d dimensions, minute int64, now, was sums) {
 	if s.labels != nil {
 		s.labels.book(&t.TrafficDimensions, d)
 	}
-	f.out.Traffic(&t)
+	f.out.Traffic(s, &t)
 }

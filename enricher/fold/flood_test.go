@@ -19,10 +19,10 @@ type tally struct {
 	kept    []columns.Session
 }
 
-func (*tally) Session(*Session)         {}
-func (*tally) Traffic(*columns.Traffic) {}
-func (*tally) Packet(*columns.Packet)   {}
-func (*tally) Alert(*columns.Alert)     {}
+func (*tally) Session(*Session)                   {}
+func (*tally) Traffic(*Session, *columns.Traffic) {}
+func (*tally) Packet(*columns.Packet)             {}
+func (*tally) Alert(*columns.Alert)               {}
 func (o *tally) Settled(_ int64, s *Session) {
 	var row columns.Session
 	s.Row(&row)

@@ -39,8 +39,8 @@ type Output interface {
 	// Settled says that from event time at (nanoseconds since the Unix epoch) no packet can belong to s any
 	// more; math.MaxInt64 at the end of input. The version put out last stands.
 	Settled(at int64, s *Session)
-	// Traffic is a booking: sums to be added to those of the same minute and dimensions.
-	Traffic(t *columns.Traffic)
+	// Traffic is a booking of a session: sums to be added to those of the same minute and dimensions.
+	Traffic(s *Session, t *columns.Traffic)
 	// Packet is one packet of a session, where Settings.Packets is set.
 	Packet(p *columns.Packet)
 	// Alert is something worth a look.

@@ -54,7 +54,7 @@ func (b *bench) Settled(at int64, s *Session) {
 	b.settled, b.at = append(b.settled, row), append(b.at, at)
 }
 
-func (b *bench) Traffic(t *columns.Traffic) {
+func (b *bench) Traffic(_ *Session, t *columns.Traffic) {
 	sums := b.traffic[t.TrafficDimensions]
 	sums.Add(t.TrafficSums)
 	b.traffic[t.TrafficDimensions] = sums

@@ -526,7 +526,7 @@ func (o *folded) Settled(_ int64, s *fold.Session) {
 	o.settled = append(o.settled, *r)
 }
 
-func (o *folded) Traffic(t *columns.Traffic) {
+func (o *folded) Traffic(_ *fold.Session, t *columns.Traffic) {
 	s := o.booked[t.TrafficDimensions]
 	s.Add(t.TrafficSums)
 	o.booked[t.TrafficDimensions] = s

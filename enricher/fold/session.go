@@ -305,6 +305,9 @@ func serverPort(p uint16) bool {
 // ID is the session_id.
 func (s *Session) ID() session.ID { return session.NewID(&s.key, s.created) }
 
+// Created is the time of the packet that created it, in nanoseconds since the Unix epoch: it never changes.
+func (s *Session) Created() int64 { return s.created }
+
 // Start is the time of the first packet, in nanoseconds since the Unix epoch.
 func (s *Session) Start() int64 { return s.start }
 

@@ -302,8 +302,8 @@ func FuzzLoad(f *testing.F) {
 
 type nothing struct{}
 
-func (*nothing) Session(*Session)         {}
-func (*nothing) Settled(int64, *Session)  {}
-func (*nothing) Traffic(*columns.Traffic) {}
-func (*nothing) Packet(*columns.Packet)   {}
-func (*nothing) Alert(*columns.Alert)     {}
+func (*nothing) Session(*Session)                   {}
+func (*nothing) Settled(int64, *Session)            {}
+func (*nothing) Traffic(*Session, *columns.Traffic) {}
+func (*nothing) Packet(*columns.Packet)             {}
+func (*nothing) Alert(*columns.Alert)               {}

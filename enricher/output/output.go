@@ -263,12 +263,17 @@ func (s *Stream) version(row *columns.Session) {
 func (r rows) Settled(int64, *fold.Session) { r.s.counts.SessionsSettled++ }
 
 // Traffic implements [fold.Output].
-func (r rows) Traffic(t *columns.Traffic) {
+func (r rows) Traffic(_ *fold.Session, t *columns.Traffic) {
 	s := r.s
 	if s.revision != nil {
 		s.revision.book(t, 1)
 		return
 	}
+	s.addUp(t)
+}
+
+// addUp takes a booking into the open output.
+func (s *Stream) addUp(t *columns.Traffic) {
 	sums, known := s.traffic[t.TrafficDimensions]
 	if !known {
 		s.trafficBytes += rowBytes(&t.TrafficDimensions)

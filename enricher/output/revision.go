@@ -165,7 +165,7 @@ func (s *Stream) revised() {
 	}
 	for _, d := range slices.SortedFunc(maps.Keys(v.bookings), func(a, b columns.TrafficDimensions) int { return a.Compare(&b) }) {
 		if sums := v.bookings[d]; sums != (columns.TrafficSums{}) {
-			rows{s}.Traffic(&columns.Traffic{TrafficDimensions: d, TrafficSums: sums})
+			s.addUp(&columns.Traffic{TrafficDimensions: d, TrafficSums: sums})
 		}
 	}
 	for i := range v.packets {

@@ -38,14 +38,7 @@ func (s *Stream) Save(w io.Writer) error {
 // For older and for the errors see [fold.Load]. It puts nothing out before [Stream.Continue].
 func Load(r io.Reader, c Config) (s *Stream, older bool, err error) {
 	s = New(c, nil)
-	in := bufio.NewReader(r)
-	var every, most int64
-	for _, v := range []*int64{&s.offset, &s.cutAt, &s.logTime, &every, &most} {
-		if *v, err = binary.ReadVarint(in); err != nil {
-			return nil, false, fmt.Errorf("%w: %w", fold.ErrSnapshot, err)
-		}
-	}
-	s.fold, older, err = fold.Load(in, int(c.Partition), rows{s})
+	s.fold, older, err = s.load(r, rows{s})
 	if err != nil {
 		return nil, false, err
 	}
@@ -53,8 +46,29 @@ func Load(r io.Reader, c Config) (s *Stream, older bool, err error) {
 		return nil, false, err
 	}
 	s.config.Fold = s.fold.Settings()
-	s.config.Output.Every, s.config.Output.MaxBytes = time.Duration(every), int(most)
 	return s, older, nil
+}
+
+// load reads all but the fold into s, and returns the fold.
+func (s *Stream) load(r io.Reader, out fold.Output) (*fold.Fold, bool, error) {
+	in := bufio.NewReader(r)
+	var every, most int64
+	for _, v := range []*int64{&s.offset, &s.cutAt, &s.logTime, &every, &most} {
+		var err error
+		if *v, err = binary.ReadVarint(in); err != nil {
+			return nil, false, fmt.Errorf("%w: %w", fold.ErrSnapshot, err)
+		}
+	}
+	s.config.Output.Every, s.config.Output.MaxBytes = time.Duration(every), int(most)
+	return fold.Load(in, int(s.config.Partition), out)
+}
+
+// LoadFold returns the fold of a stream whose state was saved, for another output than the stream's. It has no
+// labels before [fold.Fold.Label].
+func LoadFold(r io.Reader, partition int, out fold.Output) (*fold.Fold, error) {
+	s := Stream{config: Config{Partition: uint32(partition)}}
+	f, _, err := s.load(r, out)
+	return f, err
 }
 
 // Continue lets the stream go on under another owner's epoch.

@@ -54,8 +54,9 @@ func (s Secret) Reveal() string { return string(s) }
 
 // Load reads file over the defaults, then the environment, then the files that secrets are in, and calls the
 // Validate method of every section that has one, innermost first. No file: defaults and environment. Unknown
-// keys are errors. Errors are one line, and name the file and the line where there are any.
-func Load[T any](file string, defaults T) (T, error) {
+// keys are errors. Errors are one line, and name the file and the line where there are any. Variables that override
+// keys of other configurations, which the same program loads, are none.
+func Load[T any](file string, defaults T, others ...any) (T, error) {
 	var none T
 	c := defaults
 	v := reflect.ValueOf(&c).Elem()
@@ -73,7 +74,7 @@ func Load[T any](file string, defaults T) (T, error) {
 	if err := environment(v, nil); err != nil {
 		return none, err
 	}
-	if err := unknownVariables(v); err != nil {
+	if err := unknownVariables(v, others); err != nil {
 		return none, err
 	}
 	if err := secrets(v, nil); err != nil {
@@ -246,8 +247,11 @@ func environment(v reflect.Value, path []string) error {
 var foreign = regexp.MustCompile(`^TAPWEAVE_(TEST_.*|CAPTURES|(.*_)?SERVICE_(HOST|PORT.*)|(.*_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
 // unknownVariables is an error for a variable that overrides nothing: it is a key misspelt, or of another version.
-func unknownVariables(v reflect.Value) error {
+func unknownVariables(v reflect.Value, others []any) error {
 	known := variables(v.Type(), nil)
+	for _, o := range others {
+		known = append(known, variables(reflect.TypeOf(o), nil)...)
+	}
 	environ := os.Environ()
 	slices.Sort(environ)
 	for _, e := range environ {

@@ -35,7 +35,10 @@ type Server struct {
 }
 
 // Open reads the files that the configuration names. It does not connect.
-func (c Config) Open() (*Server, error) {
+func (c Config) Open() (*Server, error) { return c.OpenWithin(answerTimeout) }
+
+// OpenWithin is Open for statements that may take so long.
+func (c Config) OpenWithin(answer time.Duration) (*Server, error) {
 	t, err := c.TLS.TLS()
 	if err != nil {
 		return nil, fmt.Errorf("clickhouse.tls: %w", err)
@@ -53,7 +56,7 @@ func (c Config) Open() (*Server, error) {
 		Auth:         clickhouse.Auth{Username: c.Username, Password: c.Password.Reveal()},
 		HttpHeaders:  headers,
 		DialTimeout:  dialTimeout,
-		ReadTimeout:  answerTimeout,
+		ReadTimeout:  answer,
 		MaxOpenConns: 64,
 		MaxIdleConns: 16,
 		// Answers to queries of our own are small; what is inserted is a raw stream.

@@ -67,8 +67,8 @@ func required(t *testing.T, what string) {
 	t.Skipf("left out for want of %s", what)
 }
 
-// newStack builds the programs and starts everything.
-func newStack(t *testing.T) *stack {
+// newStack builds the programs and starts everything, the enricher with more variables.
+func newStack(t *testing.T, enricher ...string) *stack {
 	t.Helper()
 	for _, program := range []string{"java", "mvn"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -104,7 +104,7 @@ func newStack(t *testing.T) *stack {
 	for _, key := range []string{"TCP_IDLE", "TCP_HALF_OPEN_IDLE", "UDP_IDLE", "ICMP_IDLE", "OTHER_IDLE", "FINAL_AFTER", "LINGER", "ROLLOVER", "FRAGMENT_TIMEOUT"} {
 		env = append(env, "TAPWEAVE_FOLD_"+key+"="+endless.String())
 	}
-	s.start("enricher-1", "enricher", env...)
+	s.start("enricher-1", "enricher", append(env, enricher...)...)
 	s.start("sink-1", "sink", "TAPWEAVE_CLICKHOUSE_RETENTION_SESSIONS=0s")
 	for _, v := range s.services {
 		s.ready(v)

@@ -124,11 +124,11 @@ func batches(tb testing.TB, frames []capture.Record, mode sample.Mode) (log [16]
 // nothing is a fold's output that is not used.
 type nothing struct{ sessions int }
 
-func (n *nothing) Session(s *fold.Session)      { n.sessions++ }
-func (n *nothing) Settled(int64, *fold.Session) {}
-func (n *nothing) Traffic(*columns.Traffic)     {}
-func (n *nothing) Packet(*columns.Packet)       {}
-func (n *nothing) Alert(*columns.Alert)         {}
+func (n *nothing) Session(s *fold.Session)                 { n.sessions++ }
+func (n *nothing) Settled(int64, *fold.Session)            {}
+func (n *nothing) Traffic(*fold.Session, *columns.Traffic) {}
+func (n *nothing) Packet(*columns.Packet)                  {}
+func (n *nothing) Alert(*columns.Alert)                    {}
 
 // BenchmarkFold folds encoded batches of all partitions, from bytes to versions, against gopacket's decoding
 // and reassembly of the same frames. What applications cost is the difference between the modes of sampling.

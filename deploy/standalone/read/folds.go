@@ -178,7 +178,7 @@ func (p *partition) Settled(at int64, s *fold.Session) {
 }
 
 // Traffic is not printed.
-func (p *partition) Traffic(*columns.Traffic) {}
+func (p *partition) Traffic(*fold.Session, *columns.Traffic) {}
 
 // Packet is not printed.
 func (p *partition) Packet(*columns.Packet) {}

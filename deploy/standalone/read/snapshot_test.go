@@ -30,9 +30,11 @@ func (p *puts) Settled(at int64, s *fold.Session) {
 	p.text = fmt.Appendf(p.text, "settled %d %v\n", at, s.ID())
 }
 
-func (p *puts) Traffic(t *columns.Traffic) { p.text = fmt.Appendf(p.text, "%+v\n", *t) }
-func (p *puts) Packet(r *columns.Packet)   { p.text = fmt.Appendf(p.text, "%+v\n", *r) }
-func (p *puts) Alert(a *columns.Alert)     { p.text = fmt.Appendf(p.text, "%+v\n", *a) }
+func (p *puts) Traffic(_ *fold.Session, t *columns.Traffic) {
+	p.text = fmt.Appendf(p.text, "%+v\n", *t)
+}
+func (p *puts) Packet(r *columns.Packet) { p.text = fmt.Appendf(p.text, "%+v\n", *r) }
+func (p *puts) Alert(a *columns.Alert)   { p.text = fmt.Appendf(p.text, "%+v\n", *a) }
 
 // A fold that is saved anywhere in its log, and loaded into a new one, puts out the same from there on. So does a
 // fold of the same log again.

@@ -5,6 +5,7 @@
 //	tapweave replay FILE…    captures sent to collectors as mirrored VXLAN
 //	tapweave query SQL       answers from ClickHouse, read only
 //	tapweave pcap -o FILE    packets of sessions, as a capture
+//	tapweave backfill        stored sessions corrected from the log
 //	tapweave doctor          what is wrong with an installation, and what to do
 //	tapweave help            what there is
 package main
@@ -39,6 +40,7 @@ var commands = []command{
 	{"replay", "FILE…", "send captures to collectors as mirrored VXLAN", runReplay},
 	{"query", "SQL | --saved NAME", "ask ClickHouse, read only", runQuery},
 	{"pcap", "--where SQL -o FILE", "write packets of sessions as a capture", runPcap},
+	{"backfill", "--from T --to T", "correct stored sessions, e.g. after a mistake in labels", runBackfill},
 	{"doctor", "[--json]", "say what is wrong with an installation, and what to do", runDoctor},
 }
 
