@@ -388,7 +388,7 @@ func TestDDL(t *testing.T) {
 func TestUnknownVersion(t *testing.T) {
 	rows := rowsOf(t, Sessions, []Session{*example()})
 	rows.ColumnsVersion = Version + 1
-	_, err := Open(rows)
+	_, err := Open(rows, nil)
 	var v *record.VersionError
 	if !errors.As(err, &v) || v.Found != Version+1 || v.Understood != Version {
 		t.Fatalf("%v", err)
@@ -433,7 +433,7 @@ func TestSchema(t *testing.T) {
 		{"more", write(append(fields(), arrow.Field{Name: "x", Type: arrow.PrimitiveTypes.Int64}), nil), `column 14 is "x" (int64), this program has absent`},
 		{"dictionary", write(dictionary, nil), `column 5 is a dictionary`},
 	} {
-		_, err := Open(c.rows)
+		_, err := Open(c.rows, nil)
 		if c.want == "" {
 			if err != nil {
 				t.Errorf("%s: %v", c.name, err)
@@ -450,7 +450,7 @@ func TestSchema(t *testing.T) {
 func TestRecordBatches(t *testing.T) {
 	joined := slices.Clone(SchemaMessage(pb.Rows_SESSIONS))
 	for range 3 {
-		s, err := Open(rowsOf(t, Sessions, []Session{*example(), *example()}))
+		s, err := Open(rowsOf(t, Sessions, []Session{*example(), *example()}), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -555,7 +555,7 @@ func FuzzRead(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		s, err := record.Stream(rows)
+		s, err := record.Stream(rows, nil)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -715,14 +715,14 @@ func BenchmarkDecode(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			d := NewDecoder(pb.Rows_SESSIONS)
+			into := make([]byte, rows.RawSize)
 			b.ReportAllocs()
 			for range b.N {
-				s, err := Open(rows)
+				s, err := Open(rows, into)
 				if err != nil {
 					b.Fatal(err)
 				}
-				if err := d.Decode(s, func(arrow.Record) error { return nil }); err != nil {
+				if err := s.Each(func(*Batch) error { return nil }); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"github.com/apache/arrow/go/v17/arrow"
-	"github.com/apache/arrow/go/v17/arrow/array"
 	"github.com/apache/arrow/go/v17/arrow/ipc"
 	"github.com/apache/arrow/go/v17/arrow/memory"
 	flatbuffers "github.com/google/flatbuffers/go"
@@ -26,11 +25,17 @@ type Stream struct {
 	Kind    pb.Rows_Kind
 	Rows    int // in all record batches, as these say
 	batches []message
+	memory  []byte
 }
 
+// Memory is what the stream was decompressed into: for another one, when nothing of this one is needed any more. It is nil
+// where the stream was not compressed.
+func (s *Stream) Memory() []byte { return s.memory }
+
 // Open checks the version of rows, decompresses them, and checks that the stream has the columns of their
-// kind. What it returns points into rows where these are not compressed.
-func Open(rows *pb.Rows) (*Stream, error) {
+// kind. What it returns points into rows where these are not compressed, else into the memory of into where that is large
+// enough; into may be nil.
+func Open(rows *pb.Rows, into []byte) (*Stream, error) {
 	kind := rows.GetKind()
 	if tables[kind] == nil {
 		return nil, fmt.Errorf("%w: kind %d", ErrCorrupt, kind)
@@ -38,7 +43,7 @@ func Open(rows *pb.Rows) (*Stream, error) {
 	if v := rows.GetColumnsVersion(); v != Version {
 		return nil, &record.VersionError{What: "columns of " + kind.String() + " rows", Found: v, Understood: Version}
 	}
-	b, err := record.Stream(rows)
+	b, err := record.Stream(rows, into)
 	if err != nil {
 		return nil, err
 	}
@@ -48,6 +53,9 @@ func Open(rows *pb.Rows) (*Stream, error) {
 	}
 	if s.Rows != int(rows.Count) {
 		return nil, fmt.Errorf("%s rows: %w: %d rows said to be %d", kind, ErrCorrupt, s.Rows, rows.Count)
+	}
+	if rows.GetCompression() != pb.Rows_NONE {
+		s.memory = b
 	}
 	return s, nil
 }
@@ -96,10 +104,14 @@ const (
 	messageHeader     = 8
 	messageBodyLength = 10
 
-	recordBatchLength = 4
+	recordBatchLength      = 4
+	recordBatchNodes       = 6
+	recordBatchBuffers     = 8
+	recordBatchCompression = 10
 
-	schemaFields   = 6
-	schemaMetadata = 8
+	schemaEndianness = 4
+	schemaFields     = 6
+	schemaMetadata   = 8
 
 	fieldTypeType   = 8
 	fieldDictionary = 12
@@ -201,6 +213,9 @@ func checkSchema(kind pb.Rows_Kind, m message) error {
 	if err := boundFields(header, schemaFields, schemaMetadata, 2*len(Infos(kind))+100, 3); err != nil {
 		return err
 	}
+	if header.GetInt16Slot(schemaEndianness, 0) != 0 {
+		return fmt.Errorf("%w: a stream in big-endian order", ErrCorrupt)
+	}
 	r, err := ipc.NewReaderFromMessageReader(&messageReader{next: m})
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrCorrupt, err)
@@ -277,154 +292,6 @@ func (r *messageReader) Message() (*ipc.Message, error) {
 func (*messageReader) Retain()  {}
 func (*messageReader) Release() {}
 
-// boundedAllocator panics when more is asked for than is left, which whoever calls Arrow turns into an error.
-type boundedAllocator struct {
-	memory.Allocator
-	left int
-}
-
-func (a *boundedAllocator) take(n int) {
-	if n < 0 || n > a.left {
-		panic("Arrow buffers larger than the message that holds them")
-	}
-	a.left -= n
-}
-
-func (a *boundedAllocator) Allocate(n int) []byte {
-	a.take(n)
-	return a.Allocator.Allocate(n)
-}
-
-func (a *boundedAllocator) Reallocate(n int, b []byte) []byte {
-	a.take(n - min(n, len(b)))
-	return a.Allocator.Reallocate(n, b)
-}
-
-// Decoder reads the record batches of streams of one kind. It is for one goroutine, and for many streams: the
-// schema is decoded once.
-type Decoder struct {
-	kind   pb.Rows_Kind
-	alloc  *boundedAllocator
-	source *messageReader
-	reader *ipc.Reader
-}
-
-// NewDecoder returns a decoder for a kind of rows.
-func NewDecoder(kind pb.Rows_Kind) *Decoder { return &Decoder{kind: kind} }
-
-// Decode calls each with every record batch of s, in order, and stops at the first error. A record batch is
-// valid until each returns, or longer if retained; strings and bytes read from it stay valid.
-func (d *Decoder) Decode(s *Stream, each func(arrow.Record) error) error {
-	if s.Kind != d.kind {
-		return fmt.Errorf("stream of %s rows for a decoder of %s rows", s.Kind, d.kind)
-	}
-	for _, m := range s.batches {
-		rec, err := d.next(m)
-		if err != nil {
-			d.reader = nil // which stays in error
-			return fmt.Errorf("%s rows: %w", d.kind, err)
-		}
-		if err := each(rec); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// next decodes a record batch, and checks what Arrow's accessors rely on.
-func (d *Decoder) next(m message) (rec arrow.Record, err error) {
-	defer recovered(&err)
-	if d.reader == nil {
-		schema, _, err := nextMessage(SchemaMessage(d.kind))
-		if err != nil {
-			return nil, err
-		}
-		d.alloc = &boundedAllocator{Allocator: memory.NewGoAllocator()}
-		d.source = &messageReader{next: schema}
-		if d.reader, err = ipc.NewReaderFromMessageReader(d.source, ipc.WithAllocator(d.alloc)); err != nil {
-			return nil, err
-		}
-	}
-	// Buffers are copied out of the body, each rounded up to 64 bytes twice.
-	d.alloc.left = 2*len(m.body) + 128*4*Schema(d.kind).NumFields()
-	d.source.next = m
-	if !d.reader.Next() {
-		return nil, fmt.Errorf("%w: %v", ErrCorrupt, d.reader.Err())
-	}
-	rec = d.reader.Record()
-	if err := checkRecord(rec); err != nil {
-		return nil, err
-	}
-	return rec, nil
-}
-
-func checkRecord(rec arrow.Record) error {
-	for i, a := range rec.Columns() {
-		if a.Len() != int(rec.NumRows()) {
-			return fmt.Errorf("%w: column %s has %d values of %d", ErrCorrupt, rec.ColumnName(i), a.Len(), rec.NumRows())
-		}
-		if err := checkArray(a); err != nil {
-			return fmt.Errorf("%w: column %s: %v", ErrCorrupt, rec.ColumnName(i), err)
-		}
-	}
-	return nil
-}
-
-// checkArray checks that every value of a lies in its buffers.
-func checkArray(a arrow.Array) error {
-	n := a.Len()
-	buffers := a.Data().Buffers()
-	bytesOf := func(i int) int {
-		if buffers[i] == nil {
-			return 0
-		}
-		return buffers[i].Len()
-	}
-	if buffers[0] != nil && bytesOf(0) < (n+7)/8 {
-		return errors.New("validity bitmap too short")
-	}
-	if buffers[0] == nil && a.NullN() != 0 {
-		return errors.New("nulls without a validity bitmap")
-	}
-	if n == 0 {
-		return nil
-	}
-	switch a := a.(type) {
-	case *array.String:
-		return checkOffsets(n, buffers[1], bytesOf(2))
-	case *array.Binary:
-		return checkOffsets(n, buffers[1], bytesOf(2))
-	case *array.List:
-		if err := checkOffsets(n, buffers[1], a.ListValues().Len()); err != nil {
-			return err
-		}
-		return checkArray(a.ListValues())
-	}
-	width := a.DataType().(arrow.FixedWidthDataType).BitWidth()
-	if have := bytesOf(1); have < (n*width+7)/8 {
-		return fmt.Errorf("%d values in %d bytes", n, have)
-	}
-	return nil
-}
-
-// checkOffsets checks that offsets never fall, begin at or after 0, and end within limit.
-func checkOffsets(n int, buffer *memory.Buffer, limit int) error {
-	if buffer == nil || buffer.Len() < (n+1)*arrow.Int32SizeBytes {
-		return errors.New("too few offsets")
-	}
-	last := int32(0)
-	for _, o := range arrow.Int32Traits.CastFromBytes(buffer.Bytes())[:n+1] {
-		if o < last {
-			return errors.New("offsets fall")
-		}
-		last = o
-	}
-	if int(last) > limit {
-		return fmt.Errorf("offset %d beyond %d", last, limit)
-	}
-	return nil
-}
-
 // loadRows is how many rows are loaded at once, column by column: they stay in the processor's cache.
 const loadRows = 32
 
@@ -459,9 +326,9 @@ func (t *Table[R]) Load(rec arrow.Record, each func(*R) error) error {
 
 // Read calls each with every row of rows; see [Table.Load].
 func (t *Table[R]) Read(rows *pb.Rows, each func(*R) error) error {
-	s, err := Open(rows)
+	s, err := Open(rows, nil)
 	if err != nil {
 		return err
 	}
-	return NewDecoder(t.Kind).Decode(s, func(rec arrow.Record) error { return t.Load(rec, each) })
+	return s.Each(func(b *Batch) error { return t.Load(b.Record(), each) })
 }

@@ -129,7 +129,8 @@ type Rows_Compression int32
 
 const (
 	Rows_NONE Rows_Compression = 0
-	Rows_ZSTD Rows_Compression = 1
+	Rows_ZSTD Rows_Compression = 1 // as written before S2
+	Rows_S2   Rows_Compression = 2 // one block, of which github.com/klauspost/compress/s2 describes the format
 )
 
 // Enum value maps for Rows_Compression.
@@ -137,10 +138,12 @@ var (
 	Rows_Compression_name = map[int32]string{
 		0: "NONE",
 		1: "ZSTD",
+		2: "S2",
 	}
 	Rows_Compression_value = map[string]int32{
 		"NONE": 0,
 		"ZSTD": 1,
+		"S2":   2,
 	}
 )
 
@@ -2112,7 +2115,7 @@ const file_tapweave_proto_rawDesc = "" +
 	"\x06Output\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12!\n" +
 	"\finput_offset\x18\x02 \x01(\x03R\vinputOffset\x12%\n" +
-	"\x04rows\x18\x03 \x03(\v2\x11.tapweave.v1.RowsR\x04rows\"\xc2\x02\n" +
+	"\x04rows\x18\x03 \x03(\v2\x11.tapweave.v1.RowsR\x04rows\"\xca\x02\n" +
 	"\x04Rows\x12*\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x16.tapweave.v1.Rows.KindR\x04kind\x12'\n" +
 	"\x0fcolumns_version\x18\x02 \x01(\rR\x0ecolumnsVersion\x12\x14\n" +
@@ -2125,10 +2128,11 @@ const file_tapweave_proto_rawDesc = "" +
 	"\aTRAFFIC\x10\x01\x12\v\n" +
 	"\aPACKETS\x10\x02\x12\n" +
 	"\n" +
-	"\x06ALERTS\x10\x03\"!\n" +
+	"\x06ALERTS\x10\x03\")\n" +
 	"\vCompression\x12\b\n" +
 	"\x04NONE\x10\x00\x12\b\n" +
-	"\x04ZSTD\x10\x01\"<\n" +
+	"\x04ZSTD\x10\x01\x12\x06\n" +
+	"\x02S2\x10\x02\"<\n" +
 	"\x06Marker\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x1c\n" +
 	"\tcontinues\x18\x02 \x01(\bR\tcontinues\"\xbf\x01\n" +

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -190,7 +191,7 @@ func TestRows(t *testing.T) {
 		if rows.Kind != pb.Rows_TRAFFIC || rows.ColumnsVersion != 3 || rows.Count != 7 || len(rows.Arrow) > len(s) {
 			t.Errorf("%s: %v, %d bytes", name, rows.Compression, len(rows.Arrow))
 		}
-		if got, err := Stream(rows); err != nil || !bytes.Equal(got, s) {
+		if got, err := Stream(rows, nil); err != nil || !bytes.Equal(got, s) {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
 	}
@@ -235,26 +236,48 @@ func TestCompressionIsDeterministic(t *testing.T) {
 	wg.Wait()
 }
 
-func TestHostileRows(t *testing.T) {
+// zstandard is how rows were compressed before S2.
+func zstandard(t testing.TB, b []byte) []byte {
 	z, err := zstd.NewWriter(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	bomb := z.EncodeAll(make([]byte, MaxStreamBytes), nil)
-	text := z.EncodeAll(bytes.Repeat([]byte("row"), 1000), nil)
+	return z.EncodeAll(b, nil)
+}
+
+func TestHostileRows(t *testing.T) {
+	for compression, compress := range map[pb.Rows_Compression]func([]byte) []byte{
+		pb.Rows_ZSTD: func(b []byte) []byte { return zstandard(t, b) },
+		pb.Rows_S2:   func(b []byte) []byte { return s2.Encode(nil, b) },
+	} {
+		t.Run(compression.String(), func(t *testing.T) { hostile(t, compression, compress) })
+	}
+}
+
+func hostile(t *testing.T, compression pb.Rows_Compression, compress func([]byte) []byte) {
+	plain := bytes.Repeat([]byte("row"), 1000)
+	bomb, text := compress(make([]byte, MaxStreamBytes)), compress(plain)
+	small, large := make([]byte, 10), make([]byte, 3000, 4000)
+	for _, into := range [][]byte{nil, small, large} {
+		if got, err := Stream(&pb.Rows{Compression: compression, RawSize: 3000, Arrow: text}, into); err != nil || !bytes.Equal(got, plain) {
+			t.Errorf("into %d bytes: %d bytes, %v", len(into), len(got), err)
+		} else if (&got[0] == &large[0]) != (cap(into) >= 3000) {
+			t.Errorf("into %d bytes: the stream is not where there is room for it", len(into))
+		}
+	}
 	for name, rows := range map[string]*pb.Rows{
-		"beyond the bound":        {Compression: pb.Rows_ZSTD, RawSize: 1 << 60, Arrow: text},
-		"a bomb":                  {Compression: pb.Rows_ZSTD, RawSize: MaxStreamBytes, Arrow: bomb},
-		"a bomb said to be small": {Compression: pb.Rows_ZSTD, RawSize: 100, Arrow: bomb},
-		"larger than said":        {Compression: pb.Rows_ZSTD, RawSize: 2999, Arrow: text},
-		"smaller than said":       {Compression: pb.Rows_ZSTD, RawSize: 3001, Arrow: text},
-		"cut":                     {Compression: pb.Rows_ZSTD, RawSize: 3000, Arrow: text[:len(text)-1]},
-		"no zstd":                 {Compression: pb.Rows_ZSTD, RawSize: 10, Arrow: []byte("no zstd here")},
+		"beyond the bound":        {Compression: compression, RawSize: 1 << 60, Arrow: text},
+		"a bomb":                  {Compression: compression, RawSize: MaxStreamBytes, Arrow: bomb},
+		"a bomb said to be small": {Compression: compression, RawSize: 100, Arrow: bomb},
+		"larger than said":        {Compression: compression, RawSize: 2999, Arrow: text},
+		"smaller than said":       {Compression: compression, RawSize: 3001, Arrow: text},
+		"cut":                     {Compression: compression, RawSize: 3000, Arrow: text[:len(text)-1]},
+		"not compressed":          {Compression: compression, RawSize: 10, Arrow: []byte("\xff\xff\xff\xff\xff plain")},
 		"plain, of another size":  {RawSize: 10, Arrow: []byte("x")},
 		"unknown compression":     {Compression: 7, RawSize: 1, Arrow: []byte("x")},
 	} {
 		var err error
-		n := allocated(func() { _, err = Stream(rows) })
+		n := allocated(func() { _, err = Stream(rows, nil) })
 		if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrTooLarge) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -262,7 +285,7 @@ func TestHostileRows(t *testing.T) {
 			t.Errorf("%s: %d bytes allocated", name, n)
 		}
 	}
-	if _, err := Stream(nil); err != nil {
+	if _, err := Stream(nil, nil); err != nil {
 		t.Errorf("no rows are an empty stream: %v", err)
 	}
 }
@@ -294,7 +317,7 @@ func FuzzUnmarshal(f *testing.F) {
 		switch m := m.(type) {
 		case *pb.SessionsRecord:
 			for _, rows := range m.GetOutput().GetRows() {
-				Stream(rows)
+				Stream(rows, nil)
 			}
 		case *pb.PacketsRecord:
 			// What is cut out of the record and not copied is what package proto reads there.
@@ -315,10 +338,11 @@ func FuzzStream(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(rows.Arrow, rows.RawSize)
+		f.Add(byte(rows.Compression), rows.Arrow, rows.RawSize)
+		f.Add(byte(pb.Rows_ZSTD), zstandard(f, bytes.Repeat([]byte("ab"), n)), uint64(2*n))
 	}
-	f.Fuzz(func(t *testing.T, b []byte, size uint64) {
-		s, err := Stream(&pb.Rows{Compression: pb.Rows_ZSTD, RawSize: size, Arrow: b})
+	f.Fuzz(func(t *testing.T, compression byte, b []byte, size uint64) {
+		s, err := Stream(&pb.Rows{Compression: pb.Rows_Compression(compression), RawSize: size, Arrow: b}, make([]byte, 100))
 		if err == nil && uint64(len(s)) != size {
 			t.Fatalf("%d bytes of %d", len(s), size)
 		}

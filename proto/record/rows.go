@@ -3,6 +3,7 @@ package record
 import (
 	"fmt"
 
+	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/tapweave/tapweave/proto/pb"
@@ -18,24 +19,22 @@ const (
 	minStreamBytes = 256 << 10
 )
 
-var (
-	encoder = must(zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true)))
-	decoder = must(zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(MaxStreamBytes)))
-)
-
-// must is for options that are constants.
-func must[T any](v T, err error) T {
+// decoder reads what enrichers wrote before rows were compressed by S2.
+var decoder = func() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(MaxStreamBytes))
 	if err != nil {
-		panic(err)
+		panic(err) // the options are constants
 	}
-	return v
-}
+	return d
+}()
 
 func ratioBound(compressed int) int {
 	return max(minStreamBytes, maxRatio*compressed)
 }
 
-// NewRows wraps an Arrow IPC stream of count rows, compressed where that makes it smaller.
+// NewRows wraps an Arrow IPC stream of count rows, compressed where that makes it smaller: by S2, which costs a session a
+// third of what Zstandard takes on either side (writing 0.7 µs against 1.8, reading 0.15 µs against 0.45), for 30 % more
+// bytes; see BenchmarkRows and BenchmarkDecode in proto/columns.
 func NewRows(kind pb.Rows_Kind, columnsVersion uint32, count int, stream []byte) (*pb.Rows, error) {
 	if len(stream) > MaxStreamBytes {
 		return nil, fmt.Errorf("%s rows: Arrow stream of %d bytes, at most %d: %w", kind, len(stream), MaxStreamBytes, ErrTooLarge)
@@ -46,16 +45,17 @@ func NewRows(kind pb.Rows_Kind, columnsVersion uint32, count int, stream []byte)
 		Count:          uint32(count),
 		RawSize:        uint64(len(stream)),
 	}
-	if z := encoder.EncodeAll(stream, nil); len(z) < len(stream) && len(stream) <= ratioBound(len(z)) {
-		rows.Compression, rows.Arrow = pb.Rows_ZSTD, z
+	if z := s2.EncodeBetter(nil, stream); len(z) < len(stream) && len(stream) <= ratioBound(len(z)) {
+		rows.Compression, rows.Arrow = pb.Rows_S2, z
 	} else {
 		rows.Compression, rows.Arrow = pb.Rows_NONE, stream
 	}
 	return rows, nil
 }
 
-// Stream returns the Arrow IPC stream in rows, decompressed. It has raw_size bytes; it is not looked into.
-func Stream(rows *pb.Rows) ([]byte, error) {
+// Stream returns the Arrow IPC stream in rows, decompressed, in the memory of into where that is large enough. It has
+// raw_size bytes; it is not looked into.
+func Stream(rows *pb.Rows, into []byte) ([]byte, error) {
 	what := rows.GetKind().String() + " rows"
 	size := rows.GetRawSize()
 	if size > MaxStreamBytes {
@@ -67,12 +67,14 @@ func Stream(rows *pb.Rows) ([]byte, error) {
 			return nil, corrupt(what, "Arrow stream of %d bytes said to have %d", len(rows.GetArrow()), size)
 		}
 		return rows.GetArrow(), nil
-	case pb.Rows_ZSTD:
+	case pb.Rows_S2, pb.Rows_ZSTD:
 		if n := len(rows.Arrow); size > uint64(ratioBound(n)) {
 			return nil, corrupt(what, "%d bytes said to decompress to %d", n, size)
 		}
-		// The capacity is the limit that the decoder keeps to, whatever the frames claim.
-		stream, err := decoder.DecodeAll(rows.Arrow, make([]byte, 0, size))
+		if uint64(cap(into)) < size {
+			into = make([]byte, size)
+		}
+		stream, err := decompress(rows, into[:0:size])
 		if err != nil {
 			return nil, corrupt(what, "%v", err)
 		}
@@ -82,4 +84,19 @@ func Stream(rows *pb.Rows) ([]byte, error) {
 		return stream, nil
 	}
 	return nil, corrupt(what, "compression %d", rows.GetCompression())
+}
+
+// decompress takes no more memory than into has, whatever the bytes claim.
+func decompress(rows *pb.Rows, into []byte) ([]byte, error) {
+	if rows.Compression == pb.Rows_ZSTD {
+		return decoder.DecodeAll(rows.Arrow, into)
+	}
+	n, err := s2.DecodedLen(rows.Arrow)
+	if err != nil {
+		return nil, err
+	}
+	if n > cap(into) {
+		return nil, fmt.Errorf("%d bytes in place of %d", n, cap(into))
+	}
+	return s2.Decode(into[:n], rows.Arrow)
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"sort"
 
-	"github.com/apache/arrow/go/v17/arrow"
-
 	"github.com/tapweave/tapweave/proto/columns"
 	"github.com/tapweave/tapweave/proto/delivery"
 	"github.com/tapweave/tapweave/proto/pb"
@@ -81,59 +79,49 @@ type limits struct {
 
 // parser takes rows out of records. It is for one goroutine.
 type parser struct {
-	decoders [len(kinds)]*columns.Decoder
-	keep     [len(kinds)]bool // kinds that are stored
+	keep   [len(kinds)]bool   // kinds that are stored
+	memory [len(kinds)][]byte // for the first streams of a record
 }
+
+// keepMemory is how much memory of a stream is kept for a later one: the enricher's have 640 KiB at most, and a row.
+const keepMemory = 1 << 20
 
 func newParser(keepPackets bool) *parser {
 	p := new(parser)
 	for i, kind := range kinds {
-		p.decoders[i] = columns.NewDecoder(kind)
 		p.keep[i] = kind != pb.Rows_PACKETS || keepPackets
 	}
 	return p
 }
 
 // open decompresses rows, and looks into every record batch: what a writer with a fault put on the topic must
-// not reach ClickHouse's own reader. The batches are to be released.
-func (p *parser) open(list []*pb.Rows) (batches []batch, err error) {
-	defer func() {
-		if err != nil {
-			release(batches)
-			batches = nil
+// not reach ClickHouse's own reader. The batches are good until the next call.
+func (p *parser) open(list []*pb.Rows) (batches []*columns.Batch, err error) {
+	for i, r := range list {
+		var memory []byte
+		if i < len(p.memory) {
+			memory = p.memory[i]
 		}
-	}()
-	for _, r := range list {
-		s, err := columns.Open(r)
+		s, err := columns.Open(r, memory)
 		if err != nil {
-			return batches, err
+			return nil, err
+		}
+		if m := s.Memory(); i < len(p.memory) && cap(m) > cap(memory) && cap(m) <= keepMemory {
+			p.memory[i] = m
 		}
 		if !p.keep[s.Kind] {
 			continue
 		}
-		if err := p.decoders[s.Kind].Decode(s, func(rec arrow.Record) error {
-			if rec.NumRows() > 0 {
-				rec.Retain()
-				batches = append(batches, batch{s.Kind, rec})
+		if err := s.Each(func(b *columns.Batch) error {
+			if b.Rows > 0 {
+				batches = append(batches, b)
 			}
 			return nil
 		}); err != nil {
-			return batches, err
+			return nil, err
 		}
 	}
 	return batches, nil
-}
-
-// batch is a record batch of rows of a kind.
-type batch struct {
-	kind pb.Rows_Kind
-	arrow.Record
-}
-
-func release(batches []batch) {
-	for _, b := range batches {
-		b.Release()
-	}
 }
 
 // tables is the rows of a block, by kind.
@@ -203,14 +191,15 @@ func (t *tables) empty() bool {
 
 // add adds the rows of a record. expected is how many rows of each kind there are to be in
 // the end, as their records say, and most how many bytes they may have.
-func (t *tables) add(offset int64, batches []batch, expected [len(kinds)]int, most int64) {
-	for _, r := range batches {
-		first := t.rows[r.kind].n == 0
-		t.rows[r.kind].append(r.Record)
+func (t *tables) add(offset int64, batches []*columns.Batch, expected [len(kinds)]int, most int64) {
+	for _, b := range batches {
+		rows := t.rows[b.Kind]
+		first := rows.n == 0
+		rows.append(b)
 		if first {
-			t.rows[r.kind].reserve(expected[r.kind], int(most))
+			rows.reserve(expected[b.Kind], int(most))
 		}
-		t.origins[r.kind] = append(t.origins[r.kind], origin{t.rows[r.kind].n, offset})
+		t.origins[b.Kind] = append(t.origins[b.Kind], origin{rows.n, offset})
 	}
 }
 

@@ -1,14 +1,11 @@
 package clickhouse
 
 import (
-	"fmt"
-	"io"
 	"slices"
 
 	"github.com/apache/arrow/go/v17/arrow"
 	"github.com/apache/arrow/go/v17/arrow/array"
 	"github.com/apache/arrow/go/v17/arrow/bitutil"
-	"github.com/apache/arrow/go/v17/arrow/ipc"
 	"github.com/apache/arrow/go/v17/arrow/memory"
 
 	"github.com/tapweave/tapweave/proto/columns"
@@ -61,12 +58,12 @@ func (r *rows) capacity() (bytes int) {
 	return bytes
 }
 
-// append adds a record batch that a [columns.Decoder] has found good.
-func (r *rows) append(rec arrow.Record) {
-	for i, a := range rec.Columns() {
-		r.columns[i].append(a)
+// append adds a record batch.
+func (r *rows) append(b *columns.Batch) {
+	for i := range b.Columns {
+		r.columns[i].append(&b.Columns[i], 0, b.Rows)
 	}
-	r.n += int(rec.NumRows())
+	r.n += b.Rows
 }
 
 // record returns the rows as one record batch, which shares their memory.
@@ -157,46 +154,41 @@ func (c *column) capacity() int {
 	return n
 }
 
-// append adds the values of an array of the column's type.
-func (c *column) append(a arrow.Array) {
-	data := a.Data()
-	n, from, buffers := a.Len(), data.Offset(), data.Buffers()
+// append adds n values of a vector of the column's type.
+func (c *column) append(v *columns.Vector, from, n int) {
 	if n == 0 {
 		return
 	}
 	if c.nullable {
 		c.valid = grow(c.valid, c.n+n)
-		if buffers[0] == nil {
+		if v.Valid == nil {
 			bitutil.SetBitsTo(c.valid, int64(c.n), int64(n), true)
 		} else {
-			bitutil.CopyBitmap(buffers[0].Bytes(), from, n, c.valid, c.n)
+			bitutil.CopyBitmap(v.Valid, from, n, c.valid, c.n)
 		}
-		c.nulls += a.NullN()
+		c.nulls += v.Nulls
 	}
 	switch {
 	case c.width == 1:
 		c.values = grow(c.values, c.n+n)
-		bitutil.CopyBitmap(buffers[1].Bytes(), from, n, c.values, c.n)
+		bitutil.CopyBitmap(v.Values, from, n, c.values, c.n)
 	case c.width > 0:
 		w := c.width / 8
-		c.values = append(c.values, buffers[1].Bytes()[from*w:(from+n)*w]...)
+		c.values = append(c.values, v.Values[from*w:(from+n)*w]...)
 	default:
-		offsets := arrow.Int32Traits.CastFromBytes(buffers[1].Bytes())[from : from+n+1]
+		offsets := v.Offsets[from : from+n+1]
 		first, last := offsets[0], offsets[n]
 		shift := c.ends[c.n] - first
-		for _, o := range offsets[1:] {
-			c.ends = append(c.ends, o+shift)
-		}
-		if first == last {
-			break
+		c.ends = slices.Grow(c.ends, n)[:c.n+1+n]
+		ends := c.ends[c.n+1:]
+		for i, o := range offsets[1:] {
+			ends[i] = o + shift
 		}
 		if c.elements == nil {
-			c.values = append(c.values, buffers[2].Bytes()[first:last]...)
-			break
+			c.values = append(c.values, v.Values[first:last]...)
+		} else {
+			c.elements.append(v.Elements, int(first), int(last-first))
 		}
-		some := array.NewSlice(a.(*array.List).ListValues(), int64(first), int64(last))
-		c.elements.append(some)
-		some.Release()
 	}
 	c.n += n
 }
@@ -236,16 +228,4 @@ func (c *column) reset() {
 	if c.elements != nil {
 		c.elements.reset()
 	}
-}
-
-// streamTo writes a record batch as an Arrow IPC stream.
-func streamTo(w io.Writer, rec arrow.Record) error {
-	s := ipc.NewWriter(w, ipc.WithSchema(rec.Schema()))
-	if err := s.Write(rec); err != nil {
-		return fmt.Errorf("arrow stream: %w", err)
-	}
-	if err := s.Close(); err != nil {
-		return fmt.Errorf("arrow stream: %w", err)
-	}
-	return nil
 }

@@ -40,7 +40,7 @@ func anySession(r *rand.Rand) *columns.Session {
 // What was put together from many batches reads as each of them, whole and in pieces.
 func TestRows(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	together := newRows(pb.Rows_SESSIONS)
+	together, parse := newRows(pb.Rows_SESSIONS), newParser(true)
 	for round := range 3 { // the memory is used again
 		together.reset()
 		var want []string
@@ -51,12 +51,17 @@ func TestRows(t *testing.T) {
 				want = append(want, string(columns.Sessions.AppendJSON(nil, s)))
 				b.Append(s)
 			}
-			rec := b.Record()
-			if n := rec.NumRows(); n > 3 && rng.IntN(2) == 0 { // a slice, which begins within its buffers
-				together.append(rec.NewSlice(0, 3))
-				rec = rec.NewSlice(3, n)
+			list, err := b.Rows()
+			if err != nil {
+				t.Fatal(err)
 			}
-			together.append(rec)
+			batches, err := parse.open([]*pb.Rows{list})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, b := range batches {
+				together.append(b)
+			}
 		}
 		all := together.record()
 		for _, part := range [][2]int{{0, len(want)}, {0, 1}, {7, 8}, {len(want) / 2, len(want)}, {len(want) - 1, len(want)}} {
@@ -131,7 +136,6 @@ func TestBlock(t *testing.T) {
 			t.Fatal(err)
 		}
 		rows.add(int64(100+i), batches, [len(kinds)]int{40, 1 << 40}, 1<<20)
-		release(batches)
 	}
 	if !full || b.counts[pb.Rows_SESSIONS] > 20 || b.counts[pb.Rows_SESSIONS] != rows.rows[pb.Rows_SESSIONS].n {
 		t.Errorf("full %v with %d rows of %d", full, b.counts[pb.Rows_SESSIONS], rows.rows[pb.Rows_SESSIONS].n)
@@ -190,11 +194,18 @@ func BenchmarkAppend(b *testing.B) {
 			for range n {
 				builder.Append(anySession(rng))
 			}
-			rec := builder.Record()
+			list, err := builder.Rows()
+			if err != nil {
+				b.Fatal(err)
+			}
+			batches, err := newParser(true).open([]*pb.Rows{list})
+			if err != nil {
+				b.Fatal(err)
+			}
 			r := newRows(pb.Rows_SESSIONS)
 			b.ReportAllocs()
 			for range b.N {
-				r.append(rec)
+				r.append(batches[0])
 				if r.n >= 100_000 {
 					r.reset()
 				}

@@ -1,11 +1,9 @@
 package clickhouse
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/ClickHouse/clickhouse-go/v2"
@@ -168,7 +166,7 @@ func (s *store) open(ctx context.Context) error {
 	}
 	s.held, s.rows = size, s.spares.get()
 	for _, e := range s.kept {
-		var batches []batch
+		var batches []*columns.Batch
 		err := e.bad
 		if err == nil {
 			batches, err = s.parse.open(e.output.GetOutput().GetRows())
@@ -188,7 +186,6 @@ func (s *store) open(ctx context.Context) error {
 			continue
 		}
 		s.rows.add(e.offset, batches, s.block.counts, 2*s.held)
-		release(batches)
 		s.metrics.records.Inc()
 	}
 	s.kept = nil
@@ -299,24 +296,10 @@ func (s *store) hold(ctx context.Context) error {
 
 // stream makes one insert of a record batch. The end of the request is held back until the generation was checked.
 func (s *store) stream(ctx context.Context, query string, rec arrow.Record) error {
-	r, w := io.Pipe()
-	written := make(chan error, 1)
-	go func() {
-		buffered := bufio.NewWriterSize(w, 256<<10)
-		err := streamTo(buffered, rec)
-		if err == nil {
-			err = s.hold(ctx)
-		}
-		if err == nil {
-			err = buffered.Flush() // at least the end of the stream
-		}
-		w.CloseWithError(err)
-		written <- err
-	}()
-	err := s.server.InsertFormat(ctx, "ArrowStream", query, r)
-	r.Close() // ends the writer where the insert did not take all
-	if e := <-written; errors.Is(e, kafka.ErrFenced) {
-		return kafka.Permanent(e)
+	b := &body{rec: rec, hold: func() error { return s.hold(ctx) }}
+	err := s.server.InsertFormat(ctx, "ArrowStream", query, b)
+	if held := b.close(); errors.Is(held, kafka.ErrFenced) {
+		return kafka.Permanent(held)
 	}
 	return err
 }

@@ -161,8 +161,8 @@ func (o *Output) generation(ctx context.Context, gen *kafka.Generation) {
 // partition is one partition of tapweave.sessions for as long as it is assigned.
 type partition struct {
 	*Output
-	decoders map[pb.Rows_Kind]*columns.Decoder
-	batches  []batch // of each target
+	batches []batch // of each target
+	stream  []byte  // memory for the rows of a record
 }
 
 const (
@@ -170,6 +170,8 @@ const (
 	maxProduce = record.MaxBytes
 	// maxHeld is how many bytes of documents of a format are held, and those of one record more, before they are written.
 	maxHeld = 8 << 20
+	// maxStream is how much memory of the rows of a record is kept for the next one.
+	maxStream = 2 << 20
 )
 
 // batch is the documents of one format that are written together.
@@ -187,13 +189,7 @@ type document struct {
 }
 
 func (o *Output) newPartition() *partition {
-	return &partition{
-		Output: o, batches: make([]batch, len(o.targets)),
-		decoders: map[pb.Rows_Kind]*columns.Decoder{
-			pb.Rows_SESSIONS: columns.NewDecoder(pb.Rows_SESSIONS),
-			pb.Rows_ALERTS:   columns.NewDecoder(pb.Rows_ALERTS),
-		},
-	}
+	return &partition{Output: o, batches: make([]batch, len(o.targets))}
 }
 
 // write writes the documents of some records, and returns when they are acknowledged.
@@ -264,12 +260,15 @@ func (p *partition) rows(value []byte) error {
 		default:
 			continue
 		}
-		s, err := columns.Open(rows)
+		s, err := columns.Open(rows, p.stream)
 		if err != nil {
 			return err
 		}
-		if err := p.decoders[rows.Kind].Decode(s, take); err != nil {
+		if err := s.Each(func(b *columns.Batch) error { return take(b.Record()) }); err != nil {
 			return err
+		}
+		if m := s.Memory(); cap(m) > cap(p.stream) && cap(m) <= maxStream {
+			p.stream = m
 		}
 	}
 	return nil

@@ -122,7 +122,7 @@ func collect(rows map[pb.Rows_Kind]*bytes.Buffer, value []byte) error {
 		return err
 	}
 	for _, list := range r.GetOutput().GetRows() {
-		s, err := columns.Open(list)
+		s, err := columns.Open(list, nil)
 		if err != nil {
 			return err
 		}
