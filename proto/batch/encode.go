@@ -18,14 +18,22 @@ type Encoder struct {
 	low, high []byte
 	fresh     []byte // the part flows
 	sealed    []byte
-	flows     []packet.Flow
-	states    []state
+	flows     []known
 	table     []uint64 // open addressing: the upper half is that of the hash, the lower the flow's index plus one
 	tenants   []string
 	packets   int
 	last      uint32 // flow of the packet before
+	lastHash  uint64 // its hash
 	time      int64  // of the packet before
 	oldest    int64  // time of the oldest packet
+}
+
+// known is a flow of the batch, and what its next packet is compared with. What is looked at for every packet lies
+// together, in as few lines of the processor's caches as possible.
+type known struct {
+	state
+	flow packet.Flow
+	_    [24]byte
 }
 
 // NewEncoder returns an encoder of an empty batch.
@@ -46,11 +54,8 @@ func (e *Encoder) Size() int { return len(e.body) + len(e.low) + len(e.fresh) + 
 // MaxPackets, and p.Head be shorter than 64 KiB.
 func (e *Encoder) Append(f *packet.Flow, p *packet.Packet) {
 	le := binary.LittleEndian
-	flow := e.last
-	if e.packets == 0 || !same(&e.flows[flow], f) {
-		flow = e.flow(f)
-	}
-	s := &e.states[flow]
+	flow := e.flow(f)
+	s := &e.flows[flow].state
 	e.high, e.low = room(e.high), room(e.low)
 	high, low := e.high[len(e.high):][:slack], e.low[len(e.low):][:slack]
 
@@ -255,11 +260,15 @@ const maxProbes = 16
 // flow returns the index of f in the batch, adding it if it is new.
 func (e *Encoder) flow(f *packet.Flow) uint32 {
 	hash := hashFlow(f)
+	if hash == e.lastHash && e.packets > 0 && same(&e.flows[e.last].flow, f) {
+		return e.last
+	}
+	e.lastHash = hash
 	mask := uint64(len(e.table) - 1)
 	i, probes := hash&mask, 0
 	for ; e.table[i] != 0 && probes < maxProbes; probes++ {
 		if t := e.table[i]; t>>32 == hash>>32 {
-			if n := uint32(t) - 1; same(&e.flows[n], f) {
+			if n := uint32(t) - 1; same(&e.flows[n].flow, f) {
 				return n
 			}
 		}
@@ -267,8 +276,7 @@ func (e *Encoder) flow(f *packet.Flow) uint32 {
 	}
 	n := uint32(len(e.flows))
 	e.table[i] = hash>>32<<32 | uint64(n+1)
-	e.flows = append(e.flows, *f)
-	e.states = append(e.states, state{idStep: 1})
+	e.flows = append(e.flows, known{state: state{idStep: 1}, flow: *f})
 	e.appendFlow(n)
 	if len(e.flows)*2 > len(e.table) {
 		e.grow()
@@ -281,7 +289,7 @@ func (e *Encoder) grow() {
 	e.table = make([]uint64, 2*len(e.table))
 	mask := uint64(len(e.table) - 1)
 	for n := range e.flows {
-		hash := hashFlow(&e.flows[n])
+		hash := hashFlow(&e.flows[n].flow)
 		i := hash & mask
 		for probes := 0; e.table[i] != 0 && probes < maxProbes; probes++ {
 			i = (i + 1) & mask
@@ -309,10 +317,10 @@ var noFlow packet.Flow
 // appendFlow writes flow n, as it departs from the flow before:
 // bits; [tenant]; protocol, TTL; [addresses]; ports; [ICMP id]; [MACs]; [VLANs, carriers]; [outer port].
 func (e *Encoder) appendFlow(n uint32) {
-	f := &e.flows[n]
+	f := &e.flows[n].flow
 	prev := &noFlow
 	if n > 0 {
-		prev = &e.flows[n-1]
+		prev = &e.flows[n-1].flow
 	}
 	var x uint8
 	if f.V6 {
@@ -416,7 +424,7 @@ func (e *Encoder) Seal(c Compression) []byte {
 func (e *Encoder) reset() {
 	clear(e.table)
 	e.body, e.low, e.fresh, e.high = e.body[:header], e.low[:0], e.fresh[:0], e.high[:0]
-	e.flows, e.states, e.tenants = e.flows[:0], e.states[:0], e.tenants[:0]
+	e.flows, e.tenants = e.flows[:0], e.tenants[:0]
 	e.packets, e.last, e.time, e.oldest = 0, 0, 0, math.MaxInt64
 }
 
