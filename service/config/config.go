@@ -280,7 +280,7 @@ func variables(t reflect.Type, path []string) (all []string) {
 	return all
 }
 
-// fromString sets a field from a variable: strings as they are, lists of strings separated by commas, all
+// fromString sets a field from a variable: strings as they are, lists of strings and numbers separated by commas, all
 // else as in YAML.
 func fromString(s string, field reflect.Value) error {
 	t := field.Type()
@@ -298,6 +298,8 @@ func fromString(s string, field reflect.Value) error {
 		}
 		field.Set(list)
 		return nil
+	case t.Kind() == reflect.Slice && t.Elem().Kind() <= reflect.Float64 && !text && !strings.HasPrefix(strings.TrimSpace(s), "["):
+		s = "[" + s + "]"
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal([]byte(s), &doc); err != nil || len(doc.Content) == 0 {

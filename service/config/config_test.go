@@ -20,6 +20,7 @@ type settings struct {
 	Wait  time.Duration     `yaml:"wait" doc:"How long to wait."`
 	Level slog.Level        `yaml:"level"`
 	Names map[uint32]string `yaml:"names"`
+	Ports []uint16          `yaml:"ports"`
 	Inner string            `yaml:"-"`
 }
 
@@ -102,7 +103,7 @@ kafka:
 
 func TestEnvironment(t *testing.T) {
 	for name, value := range map[string]string{
-		"NAME": "5", "WAIT": "3m", "KAFKA_BROKERS": "x:1, y:2", "KAFKA_SECURE": "true", "KAFKA_PASSWORD": "a,b: c", "NAMES": "{7: seven}", "LEVEL": "error",
+		"NAME": "5", "WAIT": "3m", "KAFKA_BROKERS": "x:1, y:2", "KAFKA_SECURE": "true", "KAFKA_PASSWORD": "a,b: c", "NAMES": "{7: seven}", "PORTS": "4789, 8472", "LEVEL": "error",
 	} {
 		t.Setenv(Prefix+name, value)
 	}
@@ -111,7 +112,7 @@ func TestEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := settings{
-		Name: "5", Wait: 3 * time.Minute, Level: slog.LevelError, Names: map[uint32]string{7: "seven"},
+		Name: "5", Wait: 3 * time.Minute, Level: slog.LevelError, Names: map[uint32]string{7: "seven"}, Ports: []uint16{4789, 8472},
 		Kafka: connection{Brokers: []string{"x:1", "y:2"}, Bytes: 7, Secure: true, Password: "a,b: c"},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -195,6 +196,7 @@ kafka:
 wait: 1m30s
 level: INFO
 names: {}
+ports: []
 `
 	if b.String() != want {
 		t.Errorf("got\n%s", b.String())
