@@ -151,6 +151,33 @@ func TestDropped(t *testing.T) {
 	t.Error("nothing more was received")
 }
 
+// Of all capabilities CAP_NET_RAW is enough, and it is needed.
+func TestCapability(t *testing.T) {
+	n := networktest.New(t)
+	networktest.Join(n, "out", n, "in", 1500)
+	n.Do(func() error {
+		for _, has := range []uint32{1 << unix.CAP_NET_RAW, 0} {
+			header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			var data [2]unix.CapUserData
+			if err := unix.Capget(&header, &data[0]); err != nil {
+				return err
+			}
+			data[0].Effective, data[1].Effective = has, 0
+			if err := unix.Capset(&header, &data[0]); err != nil { // of this thread, which ends with the test
+				return err
+			}
+			sockets, err := Listen(Config{Interface: "in", Sockets: 2, RingBytes: 1 << 20})
+			for _, s := range sockets {
+				s.Close()
+			}
+			if has != 0 && err != nil || has == 0 && (err == nil || !strings.Contains(err.Error(), "needs CAP_NET_RAW")) {
+				t.Errorf("with the capabilities %#x: %v", has, err)
+			}
+		}
+		return nil
+	})
+}
+
 func TestErrors(t *testing.T) {
 	if _, err := Listen(Config{Interface: "no-such-interface", Sockets: 1}); err == nil || !strings.Contains(err.Error(), "interface no-such-interface") {
 		t.Error(err)

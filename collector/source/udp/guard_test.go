@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -207,8 +208,10 @@ func exact(t *testing.T, do func(func() error), address string, senders []netip.
 	}
 }
 
-// While the list changes, whoever is on it all the time is never refused, and nothing is lost.
+// While the list changes, whoever is on it all the time is never refused, and nothing is lost. No privilege is needed.
 func TestGuardChanges(t *testing.T) {
+	runtime.LockOSThread() // it ends with the test
+	forbid(t, ^uint32(0))
 	all, guard := guarded(t, "127.0.0.1:0", 2)
 	out, from := dial(t, fmt.Sprintf("127.0.0.1:%d", port(t, all[0])))
 	stop, sent := make(chan struct{}), 0

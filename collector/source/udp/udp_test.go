@@ -172,7 +172,7 @@ func TestBufferCap(t *testing.T) {
 		if s := ask(); s != "" {
 			t.Errorf("with CAP_NET_ADMIN: %s", s)
 		}
-		forbid(t)
+		forbid(t, 1<<unix.CAP_NET_ADMIN)
 	}
 	s := ask()
 	if remedy := fmt.Sprintf("sysctl -w net.core.rmem_max=%d", want); strings.Count(s, "\n") != 1 || !strings.Contains(s, remedy) || !strings.Contains(s, fmt.Sprintf("bytes=%d", most)) {
@@ -190,14 +190,18 @@ func mayForce(t *testing.T) bool {
 	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<16) == nil
 }
 
-// forbid takes CAP_NET_ADMIN from this thread.
-func forbid(t *testing.T) {
+// forbid takes capabilities from this thread.
+func forbid(t *testing.T, what uint32) {
+	t.Helper()
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&header, &data[0]); err != nil {
 		t.Fatal(err)
 	}
-	data[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+	data[0].Effective &^= what
+	if what == ^uint32(0) {
+		data[1].Effective = 0
+	}
 	if err := unix.Capset(&header, &data[0]); err != nil {
 		t.Fatal(err)
 	}
