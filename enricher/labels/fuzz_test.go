@@ -13,10 +13,13 @@ import (
 
 // Whatever the bytes of a part, it is refused, or can be looked into.
 func FuzzDecode(f *testing.F) {
+	mapped := netip.MustParseAddr("::ffff:10.1.2.3").As16()
 	for _, m := range []*pb.Labels{
 		{Body: &pb.Labels_Networks{Networks: &pb.Networks{Networks: []*pb.Network{{Address: []byte{10, 0, 0, 0}, Bits: 8, Name: "x"}, {Tenant: "t", Address: make([]byte, 16), Bits: 0}}}}},
 		{Body: &pb.Labels_Places{Places: &pb.Places{V4: []uint32{0, 5}, V4Place: []uint32{1, 0}, V6High: []uint64{1}, V6Low: []uint64{2}, V6Place: []uint32{1}, Places: []*pb.Place{{Country: "DE"}}}}},
 		{Body: &pb.Labels_Threats{Threats: &pb.Threats{Kinds: []byte{3, 4}, Values: []byte("a.bb.c"), Ends: []uint32{3, 6}, Name: []uint32{0, 0}, Confidences: []byte{1, 2}, Expires: []uint32{0, 9}, Names: []string{"n"}}}},
+		{Body: &pb.Labels_Threats{Threats: &pb.Threats{Kinds: []byte{1, 1, 2}, Values: append(append(mapped[:], make([]byte, 16)...), append(mapped[:15:15], 0, 120)...), Ends: []uint32{16, 32, 49},
+			Name: []uint32{0, 0, 0}, Confidences: []byte{1, 2, 3}, Expires: []uint32{0, 9, 0}, Names: []string{"n"}}}},
 	} {
 		b, err := labels.Encode(m)
 		if err != nil {

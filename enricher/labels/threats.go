@@ -1,8 +1,10 @@
 package labels
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 
@@ -33,16 +35,15 @@ type Threat struct {
 }
 
 // Threats are threat lists. Of a million indicators nothing but flat arrays is kept, so that neither their number
-// nor a new list is felt by the garbage collector.
+// nor a new list is felt by the garbage collector. They are larger than the processor's caches, where a look into
+// memory costs more than all else: an IPv4 address takes one, what is on no list mostly one, other indicators three.
 type Threats struct {
-	values      []byte
-	ends        []uint32
-	kinds       []byte
-	name        []uint32
-	confidences []byte
-	expires     []uint32
+	len         int
+	hosts       []indicator // IPv4 addresses, by hash, open addressing, at most half full
+	values      []byte      // of entries
+	entries     []indicator // all others
+	index       []uint64    // of them, by hash, likewise: half of the hash, and the entry plus one
 	names       []string
-	index       []uint64 // by hash, open addressing, at most half full: half of the hash, and the entry plus one
 	prefixes    bart.Table[uint32]
 	hasPrefixes bool
 	hasNames    bool // domains
@@ -50,25 +51,52 @@ type Threats struct {
 	hasPrints   bool // fingerprints
 }
 
+// indicator is all that is known of one but for the texts: a quarter of a cache line.
+type indicator struct {
+	from       uint32 // where its value begins in values; in hosts the address
+	name       uint32 // in names
+	expires    uint32 // seconds since the Unix epoch, 0: never
+	length     uint16 // of its value; in hosts 0
+	kind       Kind   // 0: an empty place in hosts
+	confidence uint8
+}
+
 func newThreats(m *pb.Threats) (*Threats, error) {
 	n := len(m.Ends)
-	t := &Threats{values: m.Values, ends: m.Ends, kinds: m.Kinds, name: m.Name, confidences: m.Confidences, expires: m.Expires, names: m.Names}
-	if len(t.kinds) != n || len(t.name) != n || len(t.confidences) != n || len(t.expires) != n || n > 1<<30 {
+	if len(m.Kinds) != n || len(m.Name) != n || len(m.Confidences) != n || len(m.Expires) != n || n > 1<<30 {
 		return nil, errors.New("indicators of different numbers")
 	}
-	size := 2
-	for size < 2*n {
-		size *= 2
+	t := &Threats{len: n, values: m.Values, names: m.Names}
+	hosts := 0
+	begin := func(i int) uint32 {
+		if i == 0 {
+			return 0
+		}
+		return m.Ends[i-1]
 	}
-	t.index = make([]uint64, size)
-	before := uint32(0)
-	for i := range n {
-		if t.ends[i] < before || int(t.ends[i]) > len(t.values) || int(t.name[i]) >= len(t.names) || t.kinds[i] == 0 || t.kinds[i] >= byte(numKinds) {
+	for i, end := range m.Ends {
+		from, kind := begin(i), Kind(m.Kinds[i])
+		if end < from || end-from > math.MaxUint16 || int(end) > len(m.Values) || int(m.Name[i]) >= len(m.Names) || kind == 0 || kind >= numKinds {
 			return nil, fmt.Errorf("indicator %d is not sound", i)
 		}
-		before = t.ends[i]
-		v := t.value(uint32(i))
-		switch Kind(t.kinds[i]) {
+		if kind == Address && isV4(m.Values[from:end]) {
+			hosts++
+		}
+	}
+	t.hosts = make([]indicator, room(hosts))
+	t.entries = make([]indicator, 0, n-hosts)
+	t.index = make([]uint64, room(n-hosts))
+	for i, end := range m.Ends {
+		from, kind := begin(i), Kind(m.Kinds[i])
+		v := m.Values[from:end]
+		e := indicator{from, m.Name[i], m.Expires[i], uint16(end - from), kind, m.Confidences[i]}
+		if kind == Address && isV4(v) {
+			e.from, e.length = binary.BigEndian.Uint32(v[12:]), 0
+			*t.host(e.from) = e
+			continue
+		}
+		t.entries = append(t.entries, e)
+		switch kind {
 		case Address:
 			if len(v) != 16 {
 				return nil, fmt.Errorf("indicator %d: an address of %d bytes", i, len(v))
@@ -78,23 +106,37 @@ func newThreats(m *pb.Threats) (*Threats, error) {
 			if !ok {
 				return nil, fmt.Errorf("indicator %d is no prefix", i)
 			}
-			t.prefixes.Insert(p, uint32(i))
+			t.prefixes.Insert(p, uint32(len(t.entries)-1))
 			t.hasPrefixes = true
 			continue
 		case Domain, Below:
 			t.hasNames = true
-			t.hasBelow = t.hasBelow || Kind(t.kinds[i]) == Below
+			t.hasBelow = t.hasBelow || kind == Below
 		default:
 			t.hasPrints = true
 		}
-		h := hash(Kind(t.kinds[i]), string(v))
-		at := h & uint64(size-1)
+		h, mask := hash(kind, string(v)), uint64(len(t.index)-1)
+		at := h & mask
 		for t.index[at] != 0 {
-			at = (at + 1) & uint64(size-1)
+			at = (at + 1) & mask
 		}
-		t.index[at] = h>>32<<32 | uint64(i+1)
+		t.index[at] = h>>32<<32 | uint64(len(t.entries))
 	}
 	return t, nil
+}
+
+// room is the size of a table of n entries: a power of two, and never full.
+func room(n int) int {
+	size := 2
+	for size < 2*n {
+		size *= 2
+	}
+	return size
+}
+
+// isV4 says whether the value of an address is that of an IPv4 address.
+func isV4(v []byte) bool {
+	return len(v) == 16 && netip.AddrFrom16([16]byte(v)).Is4In6()
 }
 
 func prefixOf(v []byte) (p netip.Prefix, ok bool) {
@@ -110,40 +152,46 @@ func prefixOf(v []byte) (p netip.Prefix, ok bool) {
 }
 
 // Len is the number of indicators.
-func (t *Threats) Len() int { return len(t.ends) }
+func (t *Threats) Len() int { return t.len }
 
-func (t *Threats) value(i uint32) []byte {
-	from := uint32(0)
-	if i > 0 {
-		from = t.ends[i-1]
-	}
-	return t.values[from:t.ends[i]]
-}
+func (t *Threats) value(e *indicator) []byte { return t.values[e.from:][:e.length] }
 
 func hash(k Kind, v string) uint64 {
 	return (xxhash.Sum64String(v) ^ uint64(k)) * 0x9e3779b97f4a7c15
 }
 
-// find returns the place of an indicator. What is on no list is mostly told by the index alone: one look into memory.
-func (t *Threats) find(k Kind, v string) (uint32, bool) {
-	mask, h := uint64(len(t.index)-1), hash(k, v)
-	for at := h & mask; ; at = (at + 1) & mask {
-		e := t.index[at]
-		if e == 0 {
-			return 0, false
-		}
-		if i := uint32(e) - 1; e>>32 == h>>32 && t.kinds[i] == byte(k) && string(t.value(i)) == v {
-			return i, true
+// host returns the place of an IPv4 address: an empty one if it is on no list.
+func (t *Threats) host(a uint32) *indicator {
+	mask := uint64(len(t.hosts) - 1)
+	for at := uint64(a) * 0x9e3779b97f4a7c15 >> 32 & mask; ; at = (at + 1) & mask {
+		if e := &t.hosts[at]; e.from == a || e.kind == 0 {
+			return e
 		}
 	}
 }
 
-// live says whether an entry counts at a time, and narrows the span to when that is so.
-func (t *Threats) live(i uint32, at int64, s *Span) bool {
-	if t.expires[i] == 0 {
+// find returns any other indicator, nil if it is on no list.
+func (t *Threats) find(k Kind, v string) *indicator {
+	mask, h := uint64(len(t.index)-1), hash(k, v)
+	for at := h & mask; t.index[at] != 0; at = (at + 1) & mask {
+		if i := t.index[at]; i>>32 == h>>32 {
+			if e := &t.entries[uint32(i)-1]; e.kind == k && string(t.value(e)) == v {
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+// live says whether an indicator counts at a time, and narrows the span to when that is so. None never does.
+func (e *indicator) live(at int64, s *Span) bool {
+	if e == nil || e.kind == 0 {
+		return false
+	}
+	if e.expires == 0 {
 		return true
 	}
-	end := int64(t.expires[i]) * 1e9
+	end := int64(e.expires) * 1e9
 	if at < end {
 		s.Until = min(s.Until, end)
 		return true
@@ -152,36 +200,52 @@ func (t *Threats) live(i uint32, at int64, s *Span) bool {
 	return false
 }
 
-func (t *Threats) threat(i uint32) *Threat {
-	v, text := t.value(i), ""
-	switch Kind(t.kinds[i]) {
-	case Address:
-		text = netip.AddrFrom16([16]byte(v)).Unmap().String()
-	case Prefix:
-		p, _ := prefixOf(v)
+func (t *Threats) threat(e *indicator) *Threat {
+	text := ""
+	switch {
+	case e.kind == Address && e.length == 0:
+		var a [4]byte
+		binary.BigEndian.PutUint32(a[:], e.from)
+		text = netip.AddrFrom4(a).String()
+	case e.kind == Address:
+		text = netip.AddrFrom16([16]byte(t.value(e))).String()
+	case e.kind == Prefix:
+		p, _ := prefixOf(t.value(e))
 		text = p.String()
-	case Below:
-		text = "*." + string(v)
+	case e.kind == Below:
+		text = "*." + string(t.value(e))
 	default:
-		text = string(v)
+		text = string(t.value(e))
 	}
-	return &Threat{Name: t.names[t.name[i]], Indicator: text, Confidence: t.confidences[i]}
+	return &Threat{Name: t.names[e.name], Indicator: text, Confidence: e.confidence}
 }
 
 // Address returns the entry that an address is on at a time, nil for none: its own, else that of the longest
 // prefix. It also returns for what times that is so.
 func (t *Threats) Address(a netip.Addr, at int64) (*Threat, Span) {
 	s := Always
-	v := a.As16()
-	if i, ok := t.find(Address, string(v[:])); ok && t.live(i, at, &s) {
-		return t.threat(i), s
+	var e *indicator
+	if a.Is4() {
+		v := a.As4()
+		e = t.host(binary.BigEndian.Uint32(v[:]))
+	} else {
+		v := a.As16()
+		e = t.find(Address, string(v[:]))
 	}
-	if !t.hasPrefixes || !t.prefixes.Contains(a) {
+	if e.live(at, &s) {
+		return t.threat(e), s
+	}
+	if !t.hasPrefixes {
 		return nil, s
 	}
+	if i, ok := t.prefixes.Lookup(a); !ok {
+		return nil, s
+	} else if e := &t.entries[i]; e.live(at, &s) {
+		return t.threat(e), s
+	}
 	for _, i := range t.prefixes.Supernets(netip.PrefixFrom(a, a.BitLen())) {
-		if t.live(i, at, &s) {
-			return t.threat(i), s
+		if e := &t.entries[i]; e.live(at, &s) {
+			return t.threat(e), s
 		}
 	}
 	return nil, s
@@ -199,8 +263,8 @@ func (t *Threats) Name(name string, at int64) *Threat {
 		return nil
 	}
 	s := Always
-	if i, ok := t.find(Domain, name); ok && t.live(i, at, &s) {
-		return t.threat(i)
+	if e := t.find(Domain, name); e.live(at, &s) {
+		return t.threat(e)
 	}
 	for t.hasBelow {
 		_, rest, more := strings.Cut(name, ".")
@@ -208,8 +272,8 @@ func (t *Threats) Name(name string, at int64) *Threat {
 			return nil
 		}
 		name = rest
-		if i, ok := t.find(Below, name); ok && t.live(i, at, &s) {
-			return t.threat(i)
+		if e := t.find(Below, name); e.live(at, &s) {
+			return t.threat(e)
 		}
 	}
 	return nil
@@ -229,8 +293,8 @@ func (t *Threats) Print(k Kind, print string, at int64) *Threat {
 		return nil
 	}
 	s := Always
-	if i, ok := t.find(k, print); ok && t.live(i, at, &s) {
-		return t.threat(i)
+	if e := t.find(k, print); e.live(at, &s) {
+		return t.threat(e)
 	}
 	return nil
 }

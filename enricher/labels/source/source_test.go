@@ -338,6 +338,65 @@ func TestThreats(t *testing.T) {
 	}
 }
 
+// Random lists give what a plain search over them gives: the address itself, else the longest prefix, of those that
+// have not ended.
+func TestThreatSearch(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	random := func() netip.Addr {
+		if r.IntN(3) == 0 {
+			return netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 14: byte(r.IntN(4)), 15: byte(r.IntN(256))})
+		}
+		return netip.AddrFrom4([4]byte{203, 0, byte(r.IntN(4)), byte(r.IntN(256))})
+	}
+	var text strings.Builder
+	text.WriteString("indicator,name,expires\n")
+	ends := map[netip.Prefix]time.Time{}
+	for i := range 1500 {
+		a := random()
+		p := netip.PrefixFrom(a, a.BitLen())
+		if i%5 == 0 {
+			p = netip.PrefixFrom(a, a.BitLen()-1-r.IntN(12)).Masked()
+		}
+		if _, ok := ends[p]; ok {
+			continue
+		}
+		ends[p] = time.Time{}
+		if r.IntN(2) == 0 {
+			ends[p] = now.Add(time.Duration(r.IntN(20)-10) * time.Hour)
+			fmt.Fprintf(&text, "%s,,%s\n", p, ends[p].Format(time.RFC3339))
+		} else {
+			fmt.Fprintf(&text, "%s,,\n", p)
+		}
+	}
+	th := compile(t, Config{Threats: []string{write(t, "t.csv", text.String())}}).Threats()
+	if th.Len() != len(ends) {
+		t.Errorf("%d indicators, want %d", th.Len(), len(ends))
+	}
+	for range 5000 {
+		a, at := random(), now.Add(time.Duration(r.IntN(24)-12)*time.Hour)
+		best := netip.Prefix{}
+		for p, end := range ends {
+			if p.Contains(a) && (end.IsZero() || at.Before(end)) && (!best.IsValid() || p.Bits() > best.Bits()) {
+				best = p
+			}
+		}
+		want := ""
+		if best.IsValid() {
+			if want = best.String(); best.IsSingleIP() {
+				want = a.String()
+			}
+		}
+		got := ""
+		hit, span := th.Address(a, at.UnixNano())
+		if hit != nil {
+			got = hit.Indicator
+		}
+		if got != want || !span.Holds(at.UnixNano()) {
+			t.Fatalf("%s at %v: %q for %v, want %q", a, at, got, span, want)
+		}
+	}
+}
+
 // The same files in the same order always make the same bytes.
 func TestSameBytes(t *testing.T) {
 	c := Config{Networks: []string{write(t, "k.json", kubectl), write(t, "t.json", serviceTags)}, Threats: []string{write(t, "b.json", bundle)}}
