@@ -38,8 +38,8 @@ func reason(err error) string {
 	return strings.ReplaceAll(err.Error(), "\n", " ")
 }
 
-// content reads a text as a whole.
-func content(path string) ([]byte, error) {
+// whole reads a file as a whole.
+func whole(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err == nil && info.Size() > maxFile {
 		return nil, &Error{File: path, Reason: fmt.Sprintf("has %d bytes, at most %d are read", info.Size(), maxFile)}
@@ -50,6 +50,15 @@ func content(path string) ([]byte, error) {
 	}
 	if err != nil {
 		return nil, &Error{File: path, Reason: reason(err)}
+	}
+	return b, nil
+}
+
+// content reads a text as a whole.
+func content(path string) ([]byte, error) {
+	b, err := whole(path)
+	if err != nil {
+		return nil, err
 	}
 	if err := encoding(path, b); err != nil {
 		return nil, err

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +19,9 @@ import (
 	"github.com/tapweave/tapweave/enricher/labels"
 	"github.com/tapweave/tapweave/proto/pb"
 )
+
+// maxRanges bounds what is read of one file: the largest that are known have half as many.
+const maxRanges = 1 << 23
 
 // placeRange is what one file says of the addresses from first to last.
 type placeRange struct {
@@ -142,9 +144,12 @@ func flatten(list []placeRange) []placeRange {
 
 // placesOf reads a file: MaxMind's format by its mark, else CSV.
 func placesOf(path string, asn bool) ([]placeRange, error) {
-	b, err := os.ReadFile(path)
+	b, err := whole(path)
 	if err != nil {
-		return nil, &Error{File: path, Reason: reason(err)}
+		return nil, err
+	}
+	if len(b) == 0 {
+		return nil, &Error{File: path, Reason: "is empty"}
 	}
 	if bytes.LastIndex(b[max(0, len(b)-128<<10):], []byte("\xab\xcd\xefMaxMind.com")) >= 0 {
 		return placesMMDB(path, b, asn)
@@ -158,6 +163,9 @@ func placesOf(path string, asn bool) ([]placeRange, error) {
 	return placesCSV(path, b, asn)
 }
 
+// aliases are where files in MaxMind's format have IPv4 once more: mapped, Teredo, 6to4.
+var aliases = []netip.Prefix{netip.MustParsePrefix("::ffff:0:0/96"), netip.MustParsePrefix("2001::/32"), netip.MustParsePrefix("2002::/16")}
+
 func placesMMDB(path string, b []byte, asn bool) (list []placeRange, err error) {
 	wrong := func(err error) ([]placeRange, error) {
 		return nil, &Error{File: path, Reason: "is no sound database in MaxMind's format: " + reason(err)}
@@ -166,7 +174,18 @@ func placesMMDB(path string, b []byte, asn bool) (list []placeRange, err error) 
 	if err != nil {
 		return wrong(err)
 	}
-	for r := range db.Networks() {
+	// A tree has no more leaves than nodes and one, and some times as many where branches share nodes. Those of a damaged
+	// one may share them again and again, so that even its empty leaves are too many to be passed over unseen.
+	most := min(64*uint(db.Metadata.NodeCount), maxRanges)
+	seen := uint(0)
+	for r := range db.Networks(maxminddb.IncludeNetworksWithoutData(), maxminddb.IncludeAliasedNetworks()) {
+		if seen++; seen > most {
+			return wrong(fmt.Errorf("more than %d networks in a tree of %d nodes", most, db.Metadata.NodeCount))
+		}
+		prefix := r.Prefix()
+		if r.Err() == nil && (!r.Found() || slices.ContainsFunc(aliases, func(a netip.Prefix) bool { return a.Bits() <= prefix.Bits() && a.Contains(prefix.Addr()) })) {
+			continue
+		}
 		// MaxMind's own names, and those of databases that are flat.
 		var v struct {
 			Country struct {
@@ -179,14 +198,17 @@ func placesMMDB(path string, b []byte, asn bool) (list []placeRange, err error) 
 		if err := r.Decode(&v); err != nil {
 			return wrong(err)
 		}
-		p := labels.Place{Country: cmp.Or(v.Country.ISO, v.Flat)}
+		var p labels.Place
 		if asn {
-			p = labels.Place{ASN: v.ASN, ASOrg: v.Org}
+			p.ASN, p.ASOrg = v.ASN, strings.ToValidUTF8(v.Org, "\uFFFD")
+		} else if country := cmp.Or(v.Country.ISO, v.Flat); country != "" {
+			if p.Country, err = countryOf(country); err != nil {
+				return wrong(err)
+			}
 		}
 		if p == (labels.Place{}) {
 			continue
 		}
-		prefix := r.Prefix()
 		list = append(list, placeRange{prefix.Addr(), lastOf(prefix), p})
 	}
 	if len(list) == 0 {
@@ -194,6 +216,16 @@ func placesMMDB(path string, b []byte, asn bool) (list []placeRange, err error) 
 	}
 	return list, nil
 }
+
+// countryOf returns a country's two letters of ISO 3166-1.
+func countryOf(s string) (string, error) {
+	if len(s) != 2 || !letter(s[0]) || !letter(s[1]) {
+		return "", fmt.Errorf("%.20q is no country of ISO 3166-1", s)
+	}
+	return strings.ToUpper(strings.Clone(s)), nil // not part of a row that is used again
+}
+
+func letter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
 // lastOf returns the last address of a prefix.
 func lastOf(p netip.Prefix) netip.Addr {
@@ -238,12 +270,11 @@ func placesCSV(path string, b []byte, asn bool) (list []placeRange, err error) {
 			if v.place.ASN = uint32(n); len(row) > 3 {
 				v.place.ASOrg = strings.Clone(strings.ToValidUTF8(row[3], "\uFFFD"))
 			}
-		} else {
-			if len(row[2]) != 2 {
-				return nil, &Error{path, line, fmt.Sprintf("%q is no country of ISO 3166-1", row[2])}
-			}
-			v.place.Country = strings.ToUpper(strings.Clone(row[2]))
+		} else if v.place.Country, err = countryOf(row[2]); err != nil {
+			return nil, &Error{path, line, err.Error()}
 		}
-		list = append(list, v)
+		if list = append(list, v); len(list) > maxRanges {
+			return nil, &Error{path, line, fmt.Sprintf("more than %d ranges", maxRanges)}
+		}
 	}
 }

@@ -475,30 +475,6 @@ func TestWrong(t *testing.T) {
 	}
 }
 
-// A database that was cut anywhere is refused, or gives what was whole; the program goes on.
-func TestCutDatabase(t *testing.T) {
-	path := os.Getenv("TAPWEAVE_TEST_MMDB")
-	if path == "" {
-		t.Skip("TAPWEAVE_TEST_MMDB names no database")
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := rand.New(rand.NewPCG(5, 6))
-	for range 20 {
-		cut := write(t, "cut.mmdb", string(b[:r.IntN(len(b))]))
-		if _, err := placesOf(cut, false); err == nil {
-			t.Error("a database that was cut short is taken")
-		}
-		hole := r.IntN(len(b) - 1000)
-		broken := write(t, "broken.mmdb", string(b[:hole])+string(b[hole+997:]))
-		if _, err := placesOf(broken, false); err != nil && strings.Contains(err.Error(), "\n") {
-			t.Error(err)
-		}
-	}
-}
-
 // A bundle larger than memory should hold is read one object after another.
 func TestLargeBundle(t *testing.T) {
 	objects := 30_000 // some 10 MB; LARGE=3000000 makes 1 GB, which takes no more memory
