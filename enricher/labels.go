@@ -201,20 +201,15 @@ func (p *partition) storePart(ctx context.Context, part source.Compiled) (*pb.La
 	if s, ok := l.written[digest]; ok && time.Since(s.since) < labelRefresh/2 {
 		return s.LabelPart, nil
 	}
-	var c chunker
-	z, err := zstd.NewWriter(&c, zstd.WithEncoderCRC(true))
-	if err == nil {
-		_, err = z.Write(part.Bytes)
-		err = errors.Join(err, z.Close())
-	}
+	chunks, err := packPart(part.Bytes)
 	if err != nil {
 		return nil, err
 	}
 	to := int(binary.BigEndian.Uint32(digest[:]) % uint32(p.config.Partitions))
 	at := int64(-1)
-	for i, chunk := range c.chunks {
+	for i, chunk := range chunks {
 		value, err := record.MarshalState(&pb.StateRecord{Body: &pb.StateRecord_LabelSet{LabelSet: &pb.LabelSetChunk{
-			Digest: digest[:], Chunk: uint32(i), Chunks: uint32(len(c.chunks)), Data: chunk,
+			Digest: digest[:], Chunk: uint32(i), Chunks: uint32(len(chunks)), Data: chunk,
 		}}})
 		if err != nil {
 			return nil, err
@@ -232,6 +227,18 @@ func (p *partition) storePart(ctx context.Context, part source.Compiled) (*pb.La
 	l.written[digest] = s
 	p.counts.labelsWritten.Inc()
 	return s.LabelPart, nil
+}
+
+// packPart returns a part, compressed and cut to the size of records. It takes one processor at most: the folds have
+// the others.
+func packPart(b []byte) ([][]byte, error) {
+	var c chunker
+	z, err := zstd.NewWriter(&c, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true))
+	if err == nil {
+		_, err = z.Write(b)
+		err = errors.Join(err, z.Close())
+	}
+	return c.chunks, err
 }
 
 // labelSource gives the fold the label sets that the log names.
