@@ -21,6 +21,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tapweave/tapweave/deploy/standalone/programtest"
 	"github.com/tapweave/tapweave/proto/columns"
 	"github.com/tapweave/tapweave/proto/pb"
 	"github.com/tapweave/tapweave/proto/record"
@@ -149,22 +150,6 @@ func (s *source) file(t *testing.T, name string, more ...string) string {
 // topic is the name by which others know a topic.
 func (s *source) topic(name string) string { return s.prefix + name }
 
-// program returns the path of a program that .ci/run installs.
-func program(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil && name == "rsyslogd" { // not on the path of those who are not root
-		path, err = exec.LookPath("/usr/sbin/rsyslogd")
-	}
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	return path
-}
-
 // run starts a program, and ends it with the test.
 func run(t *testing.T, stdout io.Writer, env []string, name string, args ...string) *exec.Cmd {
 	t.Helper()
@@ -200,7 +185,7 @@ func (s *source) compare(t *testing.T, topic string, lines []string) {
 }
 
 func TestRsyslog(t *testing.T) {
-	rsyslogd := program(t, "rsyslogd")
+	rsyslogd := programtest.Path(t, "rsyslogd", "/usr/sbin/rsyslogd")
 	s := newSource(t)
 	out := filepath.Join(t.TempDir(), "ecs.json")
 	config := s.file(t, "rsyslog.conf", "kafka:9092", s.broker, "tapweave.siem.ecs", s.topic(record.TopicSIEMECS), "/var/log/tapweave/ecs.json", out,
@@ -218,7 +203,7 @@ func TestRsyslog(t *testing.T) {
 }
 
 func TestKcat(t *testing.T) {
-	program(t, "kcat")
+	programtest.Path(t, "kcat")
 	s := newSource(t)
 	for _, f := range siem.Formats {
 		var out bytes.Buffer

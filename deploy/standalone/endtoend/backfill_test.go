@@ -28,7 +28,7 @@ func TestBackfill(t *testing.T) {
 	find := func(name string) string {
 		i := slices.IndexFunc(paths, func(p string) bool { return filepath.Base(p) == name })
 		if i < 0 {
-			required(t, "capture "+name)
+			capturetest.Missing(t, name)
 		}
 		return paths[i]
 	}

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tapweave/tapweave/deploy/standalone/programtest"
 	"github.com/tapweave/tapweave/deploy/standalone/servers"
 	"github.com/tapweave/tapweave/proto/conversation"
 	"github.com/tapweave/tapweave/service/kafka"
@@ -91,11 +91,7 @@ type watch struct {
 }
 
 func newChaos(t *testing.T, house servers.ClickHouseOptions, dir string, seed uint64, kills int) *chaos {
-	for _, program := range []string{"java", "mvn"} {
-		if _, err := exec.LookPath(program); err != nil {
-			required(t, program)
-		}
-	}
+	programtest.Need(t, "java", "mvn")
 	c := &chaos{
 		stack: &stack{t: t, dir: dir, services: map[string]*service{}},
 		seed:  seed, rng: rand.New(rand.NewPCG(seed, 1)),

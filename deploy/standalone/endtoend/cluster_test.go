@@ -12,8 +12,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -21,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tapweave/tapweave/deploy/standalone/programtest"
 	"github.com/tapweave/tapweave/deploy/standalone/query"
 	"github.com/tapweave/tapweave/deploy/standalone/servers"
 	"github.com/tapweave/tapweave/proto/columns"
@@ -81,9 +80,7 @@ func open(t *testing.T, address string) *clickhouse.Server {
 // TestReplicatedTables makes the tables of a cluster with a real ZooKeeper. The ClickHouse of the tests is no server that others
 // could fetch parts from, so its replicated tables stay read-only: what is put into them, and changes of them, are not tried.
 func TestReplicatedTables(t *testing.T) {
-	if _, err := exec.LookPath("java"); err != nil && os.Getenv("CI") != "true" {
-		t.Skip("left out for want of java")
-	}
+	programtest.Need(t, "java")
 	zookeeper, err := servers.StartZooKeeper(t.Context(), servers.ZooKeeperOptions{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)

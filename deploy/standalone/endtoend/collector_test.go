@@ -19,7 +19,6 @@ import (
 	"math/big"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -29,6 +28,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"github.com/tapweave/tapweave/collector"
+	"github.com/tapweave/tapweave/deploy/standalone/programtest"
 	"github.com/tapweave/tapweave/deploy/standalone/servers"
 	"github.com/tapweave/tapweave/proto/batch"
 	"github.com/tapweave/tapweave/proto/packet"
@@ -44,11 +44,7 @@ import (
 // startKafka starts a Kafka of the test's own, which it may end and start again.
 func startKafka(t *testing.T, o servers.KafkaOptions) *servers.Kafka {
 	t.Helper()
-	for _, program := range []string{"java", "mvn"} {
-		if _, err := exec.LookPath(program); err != nil {
-			required(t, program)
-		}
-	}
+	programtest.Need(t, "java", "mvn")
 	k, err := servers.StartKafka(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tapweave/tapweave/deploy/standalone/programtest"
 	"github.com/tapweave/tapweave/deploy/standalone/servers"
 )
 
@@ -19,7 +20,7 @@ func TestDiskFull(t *testing.T) {
 		t.Skip("run by make chaos, which sets KILLS")
 	}
 	if os.Getuid() != 0 {
-		t.Skip("only root can mount a disk of its own")
+		programtest.Missing(t, "root, who alone can mount a disk of its own")
 	}
 	dir := t.TempDir()
 	for _, name := range []string{"kafka", "clickhouse"} {
@@ -28,14 +29,14 @@ func TestDiskFull(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=1g"); err != nil {
-			t.Skipf("cannot mount a tmpfs: %v", err)
+			programtest.Missing(t, fmt.Sprintf("a tmpfs: %v", err))
 		}
 		t.Cleanup(func() { syscall.Unmount(disk, syscall.MNT_DETACH) })
 	}
 	// A merge that meets a disk without any room was seen to leave a part that cannot be read: ClickHouse has to keep
 	// some, as the operator's page says.
 	const kept = 256 << 20
-	c := newChaos(t, servers.ClickHouseOptions{Settings: fmt.Sprintf("<storage_configuration><disks><default><keep_free_space_bytes>%d</keep_free_space_bytes></default></disks></storage_configuration>", kept)}, dir, 1, 10)
+	c := newChaos(t, servers.ClickHouseOptions{KeepFreeBytes: kept}, dir, 1, 10)
 	stop := make(chan struct{})
 	var sending sync.WaitGroup
 	sending.Go(func() { c.load.run(stop) })

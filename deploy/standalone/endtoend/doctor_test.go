@@ -211,7 +211,7 @@ func (p *patient) smallDisk() *servers.ClickHouse {
 	keep := fs.Bavail * uint64(fs.Bsize) / 100 * 99
 	c, err := servers.StartClickHouse(p.t.Context(), servers.ClickHouseOptions{
 		Dir: filepath.Join(p.dir, "small"), WriterPassword: "secret",
-		Settings: fmt.Sprintf("<storage_configuration><disks><default><keep_free_space_bytes>%d</keep_free_space_bytes></default></disks></storage_configuration>", keep),
+		KeepFreeBytes: int64(keep),
 	})
 	p.must(err)
 	p.t.Cleanup(func() { c.Kill() })

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tapweave/tapweave/deploy/standalone/programtest"
 	"github.com/tapweave/tapweave/deploy/standalone/servers"
 	"github.com/tapweave/tapweave/proto/pb"
 	"github.com/tapweave/tapweave/proto/record"
@@ -58,23 +59,10 @@ type service struct {
 	away          bool // it is not to run now
 }
 
-// required ends the test where something is missing: as a failure in CI, else as left out.
-func required(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("missing: %s", what)
-	}
-	t.Skipf("left out for want of %s", what)
-}
-
 // newStack builds the programs and starts everything, the enricher with more variables.
 func newStack(t *testing.T, enricher ...string) *stack {
 	t.Helper()
-	for _, program := range []string{"java", "mvn"} {
-		if _, err := exec.LookPath(program); err != nil {
-			required(t, program)
-		}
-	}
+	programtest.Need(t, "java", "mvn")
 	ctx := t.Context()
 	s := &stack{t: t, dir: t.TempDir(), services: map[string]*service{}}
 	s.build()

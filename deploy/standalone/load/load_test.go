@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
 	"syscall"
 	"testing"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
 
+	"github.com/tapweave/tapweave/deploy/standalone/programtest"
 	"github.com/tapweave/tapweave/deploy/standalone/servers"
 	"github.com/tapweave/tapweave/proto/record"
 	"github.com/tapweave/tapweave/service/kafka"
@@ -64,14 +64,7 @@ func pace(t *testing.T, frames [][]byte) float64 {
 // receiving goes on, memory stays bounded, and what was sent is published or counted by reason, to the packet.
 // SOAK=1h makes it last an hour.
 func TestOverload(t *testing.T) {
-	for _, name := range []string{"java", "mvn"} {
-		if _, err := exec.LookPath(name); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatalf("missing: %s", name)
-			}
-			t.Skipf("left out for want of %s", name)
-		}
-	}
+	programtest.Need(t, "java", "mvn")
 	frames, lasts := mixed(t), duration(t)
 	flood := floods(5000)
 	broker, err := servers.StartKafka(t.Context(), servers.KafkaOptions{Dir: t.TempDir()})

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/tapweave/tapweave/deploy/standalone/packets"
+	"github.com/tapweave/tapweave/deploy/standalone/programtest"
 	"github.com/tapweave/tapweave/deploy/standalone/query"
 	"github.com/tapweave/tapweave/deploy/standalone/rowstest"
 	"github.com/tapweave/tapweave/proto/capturetest"
@@ -25,13 +26,7 @@ var fields = []string{"frame.time_epoch", "_ws.malformed", "ip.src", "ip.dst", "
 // tshark prints fields of each frame, one line each.
 func tshark(t *testing.T, file string, names ...string) []string {
 	t.Helper()
-	path, err := exec.LookPath("tshark")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("tshark is missing")
-		}
-		t.Skip("left out for want of tshark")
-	}
+	path := programtest.Path(t, "tshark")
 	args := []string{"-n", "-r", file, "-T", "fields", "-E", "separator=|", "-E", "occurrence=f", "-o", "ip.defragment:FALSE", "-o", "tcp.desegment_tcp_streams:FALSE"}
 	for _, f := range names {
 		args = append(args, "-e", f)

@@ -14,6 +14,7 @@ import (
 
 	driver "github.com/ClickHouse/clickhouse-go/v2"
 
+	"github.com/tapweave/tapweave/deploy/standalone/programtest"
 	"github.com/tapweave/tapweave/deploy/standalone/query"
 	"github.com/tapweave/tapweave/deploy/standalone/run"
 	"github.com/tapweave/tapweave/deploy/standalone/servers"
@@ -119,13 +120,7 @@ func TestCharts(t *testing.T) {
 // TestDashboardInBrowser opens /dashboard of a server as tapweave run starts it: the page needs nothing but the server,
 // and each chart is drawn.
 func TestDashboardInBrowser(t *testing.T) {
-	browser, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("chromium is missing")
-		}
-		t.Skip("left out for want of chromium")
-	}
+	browser := programtest.Path(t, "chromium")
 	dir := t.TempDir()
 	ch, err := servers.StartClickHouse(t.Context(), servers.ClickHouseOptions{Dir: filepath.Join(dir, "clickhouse"), WriterPassword: "secret"})
 	if err != nil {

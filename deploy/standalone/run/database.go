@@ -31,11 +31,15 @@ const (
 	restartsIn = 2 * time.Minute
 )
 
+// keepFree is what ClickHouse leaves free of its disk: below it inserts wait, and merges do not begin.
+const keepFree = 256 << 20
+
 // startDatabase returns when ClickHouse answers.
 func (r *run) startDatabase(ctx context.Context, password string) (*database, error) {
 	d := &database{options: servers.ClickHouseOptions{
 		Dir:            filepath.Join(r.Dir, "clickhouse"),
 		WriterPassword: password,
+		KeepFreeBytes:  keepFree,
 		Progress:       r.progress(),
 	}}
 	if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(httpPort))); err == nil {

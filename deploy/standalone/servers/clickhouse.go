@@ -48,6 +48,9 @@ type ClickHouseOptions struct {
 	WriterPassword string
 	// Macros are its macros, such as shard and replica.
 	Macros map[string]string
+	// KeepFreeBytes is how much of its disk it leaves free: a merge that met a disk without any room was seen to leave a
+	// part that cannot be read.
+	KeepFreeBytes int64
 	// Settings are more elements of its configuration, in XML.
 	Settings string
 	// Progress is told what goes on; may be nil.
@@ -357,7 +360,8 @@ func clickhouseConfig(o ClickHouseOptions, path string, httpPort, tcpPort int, n
       %[12]s
     </writer>
   </users>
-  %[13]s
+  <storage_configuration><disks><default><keep_free_space_bytes>%[13]d</keep_free_space_bytes></default></disks></storage_configuration>
+  %[15]s
 </clickhouse>
-`, text(o.Dir), text(o.Host), httpPort, tcpPort, text(path), nonce, local, grants, granted(clickhouse.Grants(ReaderUser)), password, networks, writes, o.Settings, macros)
+`, text(o.Dir), text(o.Host), httpPort, tcpPort, text(path), nonce, local, grants, granted(clickhouse.Grants(ReaderUser)), password, networks, writes, o.KeepFreeBytes, macros, o.Settings)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"github.com/tapweave/tapweave/deploy/clickhouse"
+	"github.com/tapweave/tapweave/deploy/standalone/programtest"
 )
 
 // parentMode, as the first argument, makes the test program a parent that starts a server and waits to be killed.
@@ -79,19 +80,6 @@ func startParent(t *testing.T, server, dir string) (parent *exec.Cmd, addr strin
 	return parent, addr, pid
 }
 
-// need skips the test where a program is missing, outside of CI.
-func need(t *testing.T, programs ...string) {
-	t.Helper()
-	for _, name := range programs {
-		if _, err := exec.LookPath(name); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatalf("%s is missing", name)
-			}
-			t.Skipf("%s is missing", name)
-		}
-	}
-}
-
 func needClickHouse(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{"clickhouse", "clickhouse-server"} {
@@ -99,7 +87,7 @@ func needClickHouse(t *testing.T) {
 			return
 		}
 	}
-	need(t, "npm")
+	programtest.Need(t, "npm")
 }
 
 func tell(t *testing.T) func(Progress) { return PrintProgress(t.Output(), "") }
@@ -346,7 +334,7 @@ func checkRecords(t *testing.T, addr, topic string, want int) {
 }
 
 func TestKafkaKeepsWhatItAcknowledgedOverKill(t *testing.T) {
-	need(t, "java", "mvn")
+	programtest.Need(t, "java", "mvn")
 	o := KafkaOptions{Dir: t.TempDir(), Progress: tell(t)}
 	k, err := StartKafka(t.Context(), o)
 	if err != nil {

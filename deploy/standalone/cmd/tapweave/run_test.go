@@ -245,6 +245,9 @@ func TestRun(t *testing.T) {
 			taps["127.77."+strings.Join(strings.Split(tap, ".")[2:], ".")] = true
 		}
 	}
+	if n := strings.TrimSpace(query(t, base, "SELECT keep_free_space FROM system.disks WHERE name = 'default'")); n != "268435456" {
+		t.Errorf("ClickHouse leaves %s bytes of its disk free, want 256 MiB", n)
+	}
 	got := strings.Fields(query(t, base, "SELECT DISTINCT arrayJoin(tap_points) AS tap FROM tapweave.sessions ORDER BY tap FORMAT TSV"))
 	if len(taps) < 2 || !slices.Equal(got, slices.Sorted(maps.Keys(taps))) {
 		t.Errorf("tap points %v, not %v", got, taps)
