@@ -162,6 +162,7 @@ func (m *merger) decode(f *Fold, c *cursor) bool {
 	for i := range c.batch.Flows {
 		f.refer(&c.refs[i], &c.batch.Flows[i], c.name)
 	}
+	f.table.find(c.refs)
 	return true
 }
 

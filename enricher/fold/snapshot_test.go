@@ -37,6 +37,7 @@ var derived = map[string]string{
 	"table.unanswered":     "what is answered stays so",
 	"table.last":           "the sessions in their order",
 	"table.count":          "the sessions in their order",
+	"table.touched":        "of no meaning",
 	"merger.free":          "spare",
 	"merger.waiting":       "the batches",
 	"merger.group":         "empty between records",

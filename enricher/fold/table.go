@@ -14,6 +14,7 @@ type table struct {
 	first, last *Session
 	unanswered  *Session // all before it are answered
 	count       int
+	touched     int64 // of no meaning, see find
 }
 
 func (t *table) init() { t.buckets = make([]*Session, 1024) }
@@ -26,6 +27,28 @@ func (t *table) newest(hash uint64, k *session.Key) *Session {
 		}
 	}
 	return nil
+}
+
+// find looks up the newest sessions of the flows of a batch, step by step for all of them: so the processor waits for
+// the memory of many at a time, and has at hand what their packets change.
+func (t *table) find(refs []ref) {
+	for i := range refs {
+		refs[i].s = t.buckets[refs[i].hash&uint64(len(t.buckets)-1)]
+	}
+	for i := range refs {
+		r := &refs[i]
+		for r.s != nil && (r.s.hash != r.hash || r.s.key != r.key) {
+			r.s = r.s.chain
+		}
+	}
+	for i := range refs {
+		if s := refs[i].s; s != nil {
+			t.touched += s.last + int64(s.ends[low].packets) + s.ends[low].firstAt + int64(s.ends[high].packets) + int64(s.handshake.facts) + int64(s.timer)
+			if s.minutes != nil {
+				t.touched += s.minutes.start
+			}
+		}
+	}
 }
 
 // add makes s the newest session of its key; older is the one that was.
