@@ -48,6 +48,7 @@ var allowed = map[string]string{
 	"enricher/labels: imports net/netip":                         "addresses as values",
 	"enricher/scope: imports net/netip":                          "addresses as values",
 	"proto/columns: imports sync":                                "for what is computed once, the same each time",
+	"proto/columns: imports unsafe":                              "to align what is read, which the fold never does",
 	"enricher/output: (*Stream).book: ranges over map s.traffic": "collects the keys, which are sorted before use",
 	"proto/columns: schemaMessages: ranges over map tables":      "fills another map",
 	"proto/delivery: (*Reader).Positions: uses maps.Keys":        "sorted before use",
