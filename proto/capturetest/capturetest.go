@@ -5,6 +5,7 @@ package capturetest
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -41,6 +42,30 @@ func File(tb testing.TB, name string) string {
 // Truth returns the path of what is known to be in a capture, in JSON.
 func Truth(capture string) string {
 	return filepath.Join(filepath.Dir(capture), "truth", filepath.Base(capture)+".json")
+}
+
+// Mirrored returns files of a capture as collectors behind a load balancer would get it, one file a collector, made by
+// the splitter of other make that lies in tools/vxlan_split beside the captures, with its options.
+func Mirrored(tb testing.TB, path string, options ...string) []string {
+	tb.Helper()
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		Missing(tb, "python3")
+	}
+	splitter := filepath.Join(filepath.Dir(folder(tb)), "tools", "vxlan_split", "vxlan_split.py")
+	if _, err := os.Stat(splitter); err != nil {
+		Missing(tb, splitter)
+	}
+	prefix := filepath.Join(tb.TempDir(), "mirrored")
+	out, err := exec.Command(python, append([]string{splitter, path, "-o", prefix}, options...)...).CombinedOutput()
+	if err != nil {
+		tb.Fatalf("%v\n%s", err, out)
+	}
+	files, err := filepath.Glob(prefix + ".c*.pcap")
+	if err != nil || len(files) == 0 {
+		tb.Fatalf("no files of %s, %v", path, err)
+	}
+	return files
 }
 
 // Missing leaves the test out for want of something that belongs to the captures, but where CI is set it fails.

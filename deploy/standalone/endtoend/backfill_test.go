@@ -59,7 +59,7 @@ func TestBackfill(t *testing.T) {
 	play := func(list ...string) {
 		for _, path := range list {
 			_, packets := expected(t, path)
-			s.play(path, packets)
+			s.play(packets, path)
 		}
 	}
 

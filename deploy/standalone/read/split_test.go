@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -188,19 +186,7 @@ var strayCarriers = regexp.MustCompile(`(?m)^.*"dst_ip":"10\.1\.1\.4","dst_port"
 // TestIndependentSplitter compares with captures that a splitter of other make has written: VXLAN, one file a
 // collector, both ends tapped.
 func TestIndependentSplitter(t *testing.T) {
-	paths := capturetest.Files(t)
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		capturetest.Missing(t, "python3")
-	}
-	splitter, err := filepath.Abs(filepath.Join(filepath.Dir(paths[0]), "..", "tools", "vxlan_split", "vxlan_split.py"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(splitter); err != nil {
-		capturetest.Missing(t, splitter)
-	}
-	for _, path := range paths {
+	for _, path := range capturetest.Files(t) {
 		name := filepath.Base(path)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -211,15 +197,7 @@ func TestIndependentSplitter(t *testing.T) {
 			if oneTap[name] != "" {
 				tap = "a"
 			}
-			prefix := filepath.Join(t.TempDir(), "split")
-			out, err := exec.Command(python, splitter, path, "-o", prefix, "-n", "3", "--tap", tap, "--reorder").CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			files, _ := filepath.Glob(prefix + ".c*.pcap")
-			if len(files) != 3 {
-				t.Fatalf("%d files", len(files))
-			}
+			files := capturetest.Mirrored(t, path, "-n", "3", "--tap", tap, "--reorder")
 			plain, _ := sessionsOf(t, DefaultOptions(), path)
 			mirrored, _ := sessionsOf(t, DefaultOptions(), files...)
 			mirrored = strayCarriers.ReplaceAll(mirrored, nil)
