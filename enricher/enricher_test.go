@@ -498,7 +498,7 @@ func checkStats(b *bench, s *running) {
 	for _, f := range families {
 		have[f.GetName()] = len(f.GetMetric())
 	}
-	for _, name := range []string{"lag_seconds", "sessions_open", "packets_buffered", "records_behind"} {
+	for _, name := range []string{"lag_seconds", "sessions_open", "bytes_buffered", "records_behind"} {
 		if n := have["tapweave_enricher_"+name]; n != partitions {
 			b.Errorf("%s of %d partitions", name, n)
 		}

@@ -108,7 +108,7 @@ type gauges struct{ s *Service }
 var (
 	lagGauge      = gauge("lag_seconds", "Wall clock less the watermark: how old packets are when they are folded.")
 	openGauge     = gauge("sessions_open", "Sessions in memory.")
-	bufferedGauge = gauge("packets_buffered", "Packets that wait for the watermark.")
+	bufferedGauge = gauge("bytes_buffered", "Bytes of batches that wait for the watermark.")
 	behindGauge   = gauge("records_behind", "Records of tapweave.packets that are not folded yet.")
 )
 
