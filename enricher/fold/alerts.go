@@ -132,10 +132,39 @@ func (s *Session) attempt() bool {
 // maxScans is how many pairs of hosts are watched at a time; beyond it the one that began first is forgotten.
 const maxScans = 1 << 12
 
-// scans counts, for pairs of hosts, the ports that one tried in vain with the other.
-type scans struct {
-	of   map[scanPair]*scan
-	list []*scan // in order of their beginning; those that are not in the map any more have ended
+// watched is what is watched by a key, in the order in which that began. What has ended is not in the map any more.
+type watched[K comparable, T any] struct {
+	of   map[K]*T
+	list []*T
+}
+
+func (w *watched[K, T]) add(key K, v *T) {
+	if w.of == nil {
+		w.of = map[K]*T{}
+	}
+	w.of[key] = v
+	w.list = append(w.list, v)
+}
+
+// code codes what has not ended, up to max of it.
+func (w *watched[K, T]) code(c *coder, max int, key func(*T) K, each func(*T, *coder)) {
+	var live []*T
+	for _, v := range w.list {
+		if w.of[key(v)] == v {
+			live = append(live, v)
+		}
+	}
+	list(c, &live, max, func(c *coder, v **T) {
+		if c.loading {
+			*v = new(T)
+		}
+		each(*v, c)
+	})
+	if c.loading {
+		for _, v := range live {
+			w.add(key(v), v)
+		}
+	}
 }
 
 type scanPair struct {
@@ -143,6 +172,7 @@ type scanPair struct {
 	from, to packet.Addr
 }
 
+// scan counts, for a pair of hosts, the ports that one tried in vain with the other.
 type scan struct {
 	pair  scanPair
 	since int64
@@ -165,7 +195,7 @@ func (f *Fold) watchScan(s *Session) {
 		return // late
 	case v == nil || s.created > expires(v.since, window):
 		v = &scan{pair: pair, since: s.created}
-		g.add(v)
+		g.add(pair, v)
 	}
 	for len(g.list) > maxScans || len(g.list) > 0 && g.list[0] != v && (g.of[g.list[0].pair] != g.list[0] || expires(g.list[0].since, window) < f.now) {
 		if first := g.list[0]; g.of[first.pair] == first {
@@ -189,14 +219,6 @@ func (f *Fold) watchScan(s *Session) {
 	})
 }
 
-func (g *scans) add(v *scan) {
-	if g.of == nil {
-		g.of = map[scanPair]*scan{}
-	}
-	g.of[v.pair] = v
-	g.list = append(g.list, v)
-}
-
 // maxServers and maxPrints are how many servers are watched, and how many fingerprints are kept of each. One with
 // more has clients of all kinds, and is not watched any more.
 const (
@@ -204,19 +226,14 @@ const (
 	maxPrints  = 256
 )
 
-// prints are the fingerprints of the clients of watched servers.
-type prints struct {
-	of   map[printServer]*printsOf
-	list []*printsOf
-}
-
 type printServer struct {
 	tenant  string
 	address packet.Addr
 	port    uint16
 }
 
-type printsOf struct {
+// prints are the fingerprints of the clients of a watched server.
+type prints struct {
 	server printServer
 	since  int64
 	known  []string // sorted
@@ -243,8 +260,8 @@ func (f *Fold) watchPrints(s *Session) {
 		if len(f.prints.list) == maxServers {
 			return
 		}
-		v = &printsOf{server: server, since: s.created}
-		f.prints.add(v)
+		v = &prints{server: server, since: s.created}
+		f.prints.add(server, v)
 	}
 	i, known := slices.BinarySearch(v.known, found.TLS.JA4)
 	if known || len(v.known) == maxPrints {
@@ -260,36 +277,7 @@ func (f *Fold) watchPrints(s *Session) {
 	})
 }
 
-func (g *prints) add(v *printsOf) {
-	if g.of == nil {
-		g.of = map[printServer]*printsOf{}
-	}
-	g.of[v.server] = v
-	g.list = append(g.list, v)
-}
-
-func (g *scans) code(c *coder) {
-	live := g.list
-	if !c.loading {
-		live = nil
-		for _, v := range g.list {
-			if g.of[v.pair] == v {
-				live = append(live, v)
-			}
-		}
-	}
-	list(c, &live, maxScans, func(c *coder, v **scan) {
-		if c.loading {
-			*v = new(scan)
-		}
-		(*v).code(c)
-	})
-	if c.loading {
-		for _, v := range live {
-			g.add(v)
-		}
-	}
-}
+func (v *scan) key() scanPair { return v.pair }
 
 func (v *scan) code(c *coder) {
 	c.string(&v.pair.tenant)
@@ -300,22 +288,9 @@ func (v *scan) code(c *coder) {
 	flag(c, &v.told)
 }
 
-func (g *prints) code(c *coder) {
-	all := g.list
-	list(c, &all, maxServers, func(c *coder, v **printsOf) {
-		if c.loading {
-			*v = new(printsOf)
-		}
-		(*v).code(c)
-	})
-	if c.loading {
-		for _, v := range all {
-			g.add(v)
-		}
-	}
-}
+func (v *prints) key() printServer { return v.server }
 
-func (v *printsOf) code(c *coder) {
+func (v *prints) code(c *coder) {
 	c.string(&v.server.tenant)
 	c.array(v.server.address[:])
 	num(c, &v.server.port)

@@ -130,8 +130,8 @@ type Fold struct {
 	timers       timers
 	taps         taps
 	labelling    labelling
-	scans        scans
-	prints       prints
+	scans        watched[scanPair, scan]
+	prints       watched[printServer, prints]
 	offset       int64  // of the record being folded
 	serial       uint64 // of the reference made last
 	now          int64  // event time: no timer due before it is left

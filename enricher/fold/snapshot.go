@@ -180,8 +180,8 @@ func (f *Fold) code(c *coder) {
 	f.copies.code(c)
 	f.merge.code(c, f)
 	f.labelling.named.code(c)
-	f.scans.code(c)
-	f.prints.code(c)
+	f.scans.code(c, maxScans, (*scan).key, (*scan).code)
+	f.prints.code(c, maxServers, (*prints).key, (*prints).code)
 }
 
 func (s *Settings) code(c *coder) {

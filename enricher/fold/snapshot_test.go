@@ -81,9 +81,8 @@ var derived = map[string]string{
 	"labelling.source":     "given to Label",
 	"labelling.set":        "fetched by its name",
 	"labelling.cache":      "looked up again",
-	"scans.of":             "the list",
-	"scans.list":           "saved but for those that have ended; the test goes on with its scans",
-	"prints.of":            "the list",
+	"watched.of":           "the list",
+	"watched.list":         "saved but for what has ended; the test goes on with what is in it",
 }
 
 // lived returns a fold with something in each part of its state.
@@ -124,8 +123,8 @@ func lived(t testing.TB) *Fold {
 	b.send("one", 7500*time.Microsecond, pk{at: 300 * time.Millisecond, from: "b/1", n: 4})
 	f := b.f
 	f.labelling.named.parts = []namedPart{{digest: []byte{1}, partition: 2, offset: 3}}
-	f.scans.add(&scan{pair: scanPair{tenant: "t"}, since: 5, ports: []uint16{6}})
-	f.prints.add(&printsOf{server: printServer{tenant: "t"}, since: 5, known: []string{"x"}})
+	f.scans.add(scanPair{tenant: "t"}, &scan{pair: scanPair{tenant: "t"}, since: 5, ports: []uint16{6}})
+	f.prints.add(printServer{tenant: "t"}, &prints{server: printServer{tenant: "t"}, since: 5, known: []string{"x"}})
 	one, other := &labels.End{Network: labels.Network{Name: "one", Labels: []string{"a=b"}}}, &labels.End{Threat: &labels.Threat{Name: "x"}}
 	f.table.first.labels = &labelled{ends: [2]*labels.End{one, other}}
 	f.table.last.labels = &labelled{ends: [2]*labels.End{other, other}, asked: &labels.Threat{Name: "x"}}
@@ -148,6 +147,7 @@ func TestEveryFieldIsSaved(t *testing.T) {
 	w.value("Fold", reflect.ValueOf(f).Elem())
 	w.value("Session", reflect.ValueOf(f.table.first).Elem())
 	w.value("scan", reflect.ValueOf(f.scans.list[0]).Elem())
+	w.value("prints", reflect.ValueOf(f.prints.list[0]).Elem())
 	w.value("datagram", reflect.ValueOf(f.fragments.head).Elem())
 	w.value("ref", reflect.ValueOf(&f.fragments.head.refs[0]).Elem())
 	w.value("sighting.taps", reflect.ValueOf(&f.copies.at(f.copies.head).taps[0]).Elem())
@@ -175,7 +175,11 @@ func (w *walker) value(name string, v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
 		for i := range v.NumField() {
-			field := strings.TrimPrefix(v.Type().String(), "fold.") + "." + v.Type().Field(i).Name
+			kind := v.Type().String()
+			if v.Type().Name() != "" {
+				kind, _, _ = strings.Cut(kind, "[") // without the types that it is made for
+			}
+			field := strings.TrimPrefix(kind, "fold.") + "." + v.Type().Field(i).Name
 			if derived[field] != "" {
 				w.seen[field] = true
 				continue

@@ -96,20 +96,28 @@ func (w *Writer) Value(s string) { w.buf = jsontext.AppendText(w.buf, s) }
 // Element writes a text into a list, unless it is empty.
 func (w *Writer) Element(s string) { w.Text("", s) }
 
-// Texts writes a list of texts, unless it is empty.
-func (w *Writer) Texts(key string, list []string) {
-	if len(list) == 0 {
+// list writes a list, unless it is empty.
+func list[T any](w *Writer, key string, all []T, appendTo func([]byte, T) []byte) {
+	if len(all) == 0 {
 		return
 	}
 	w.Key(key)
 	w.buf = append(w.buf, '[')
-	for i, s := range list {
+	for i, e := range all {
 		if i > 0 {
 			w.buf = append(w.buf, ',')
 		}
-		w.buf = jsontext.AppendText(w.buf, s)
+		w.buf = appendTo(w.buf, e)
 	}
 	w.buf = append(w.buf, ']')
+}
+
+// Texts writes a list of texts, unless it is empty.
+func (w *Writer) Texts(key string, all []string) { list(w, key, all, jsontext.AppendText) }
+
+// Uints writes a list of numbers, unless it is empty.
+func Uints[T uint16 | uint32](w *Writer, key string, all []T) {
+	list(w, key, all, func(dst []byte, n T) []byte { return strconv.AppendUint(dst, uint64(n), 10) })
 }
 
 // Joined writes a list as one text.
@@ -169,22 +177,6 @@ func (w *Writer) Digits(key string, n uint64) {
 	w.buf = append(w.buf, '"')
 	w.buf = strconv.AppendUint(w.buf, n, 10)
 	w.buf = append(w.buf, '"')
-}
-
-// Uints writes a list of numbers, unless it is empty.
-func Uints[T uint16 | uint32](w *Writer, key string, list []T) {
-	if len(list) == 0 {
-		return
-	}
-	w.Key(key)
-	w.buf = append(w.buf, '[')
-	for i, n := range list {
-		if i > 0 {
-			w.buf = append(w.buf, ',')
-		}
-		w.buf = strconv.AppendUint(w.buf, uint64(n), 10)
-	}
-	w.buf = append(w.buf, ']')
 }
 
 // Float writes a number, unless it is none or infinite: JSON has neither.

@@ -51,6 +51,17 @@ func IsAddress(s string) bool {
 	return err == nil && a.Zone() == ""
 }
 
+// AddressType is the type of the DNS record that an answer stands in, where it is an address.
+func AddressType(answer string) string {
+	switch {
+	case !IsAddress(answer):
+		return ""
+	case strings.IndexByte(answer, ':') < 0:
+		return "A"
+	}
+	return "AAAA"
+}
+
 // Host takes an authority (RFC 3986, section 3.2) apart: the host without the brackets of IPv6, and the port, 0
 // where there is none.
 func Host(authority string) (host string, port uint16) {

@@ -239,13 +239,7 @@ func dns(w *document.Writer, s *columns.Session) {
 		for _, a := range s.DNSAnswers {
 			w.Open(`{`)
 			w.Text(`"data":`, a)
-			if document.IsAddress(a) {
-				if strings.IndexByte(a, ':') < 0 {
-					w.Raw(`"type":"A"`)
-				} else {
-					w.Raw(`"type":"AAAA"`)
-				}
-			}
+			w.Text(`"type":`, document.AddressType(a))
 			w.Close()
 		}
 		w.CloseList()

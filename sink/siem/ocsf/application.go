@@ -1,8 +1,6 @@
 package ocsf
 
 import (
-	"strings"
-
 	"github.com/tapweave/tapweave/proto/columns"
 	"github.com/tapweave/tapweave/sink/siem/document"
 )
@@ -58,13 +56,7 @@ func dns(w *document.Writer, s *columns.Session) {
 			w.Open(`{`)
 			w.Key(`"rdata":`)
 			w.Value(a)
-			if document.IsAddress(a) {
-				if strings.IndexByte(a, ':') < 0 {
-					w.Raw(`"type":"A"`)
-				} else {
-					w.Raw(`"type":"AAAA"`)
-				}
-			}
+			w.Text(`"type":`, document.AddressType(a))
 			w.Close()
 		}
 		w.CloseList()
