@@ -26,10 +26,19 @@ var shown = map[string]map[string]string{
 	"dns-long-names":   {"length": "20"},
 	"dns-nxdomain":     {"questions": "10"},
 	"dns-rare-tlds":    {"clients": "1000000"},
+	"late-indicators":  {"indicators": "['203.0.113.7','*.zip']"},
 	"long-connections": {"seconds": "100"},
 	"new-destinations": {"from": "2026-03-01 12:00:00"},
 	"hub-and-spoke":    {"seconds": "21600"},
 	"path-quality":     {"sessions": "100"},
+}
+
+// quoted is a value as a shell takes it.
+func quoted(v string) string {
+	if strings.Contains(v, "'") {
+		return `"` + v + `"`
+	}
+	return "'" + v + "'"
 }
 
 // analyst compares the page for analysts with the saved queries: each is there, with its question, its cost and the columns
@@ -63,7 +72,7 @@ func analyst(t *testing.T, d query.Database) {
 			}
 			if ok {
 				given[p.Name] = v
-				command += fmt.Sprintf(" --param %s='%s'", p.Name, v)
+				command += fmt.Sprintf(" --param %s=%s", p.Name, quoted(v))
 			}
 		}
 		var out bytes.Buffer

@@ -6,9 +6,11 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -383,6 +385,29 @@ var onGenerated = map[string]func(t *testing.T, c clickhouse.Config, d query.Dat
 			t.Errorf("%v", got)
 		}
 	},
+	"late-indicators": func(t *testing.T, c clickhouse.Config, d query.Database) {
+		for list, condition := range map[string]string{
+			"['203.0.113.7']":                "dst_ip = '203.0.113.7'",
+			"['10.0.1.66','203.0.113.0/28']": "src_ip = '10.0.1.66' OR dst_ip = '10.0.1.66' OR startsWith(dst_ip, '203.0.113.')",
+			"['host7.example.com']":          "tls_sni = 'host7.example.com'",
+			"['www17.example.net','name1.example.org','name2.example.zip']": "http_host = 'www17.example.net' OR dns_query IN ('name1.example.org', 'name2.example.zip')",
+			"['*.zip']":                      "endsWith(dns_query, '.zip')",
+			"['t13d1516h2_8daaf6152771_01']": "tls_ja4 = 't13d1516h2_8daaf6152771_01'",
+			"[]":                             "false",
+		} {
+			want := clickhousetest.Value[uint64](t, d.Server, c, "SELECT count() FROM %[1]s.sessions_versions WHERE "+condition)
+			got := answer(t, d, "late-indicators", with(day, "indicators", list))
+			if float64(len(got)) != min(float64(want), 1000) || want == 0 && list != "[]" {
+				t.Errorf("%s: %d sessions, want %d", list, len(got), want)
+			}
+			for _, r := range got {
+				if met, _ := r["met"].([]any); len(met) == 0 || !strings.Contains(list, fmt.Sprintf("'%v'", met[0])) {
+					t.Fatalf("%s: %v", list, r)
+				}
+			}
+		}
+		longList(t, d)
+	},
 	"dns-nxdomain": func(t *testing.T, c clickhouse.Config, d query.Database) {
 		got := answer(t, d, "dns-nxdomain", with(day, "questions", "1"))
 		r := got[0]
@@ -422,6 +447,62 @@ var onGenerated = map[string]func(t *testing.T, c clickhouse.Config, d query.Dat
 			t.Errorf("%v, want %d", r, want)
 		}
 	},
+}
+
+// longList runs what the page about labels gives for a long list of indicators, on the list of the saved query.
+func longList(t *testing.T, d query.Database) {
+	b, err := os.ReadFile("../../../docs/labels.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const from = "2026-03-01 00:00:00"
+	list := []string{"10.0.1.66", "203.0.113.7", "host7.example.com", "www17.example.net", "name1.example.org", "t13d1516h2_8daaf6152771_01"}
+	ctx := driver.Context(t.Context(), driver.WithSettings(driver.Settings{"database": d.Name}))
+	ran := 0
+	for _, block := range strings.Split(string(b), "```sql\n")[1:] {
+		block, _, _ = strings.Cut(block, "\n```")
+		if !strings.Contains(block, "indicators") {
+			continue
+		}
+		block = strings.NewReplacer("tapweave.", "", "now() - INTERVAL 30 DAY", "'"+from+"'").Replace(block)
+		if create, _, found := strings.Cut(block, ";"); found {
+			if err := d.Server.Exec(ctx, create); err != nil {
+				t.Fatalf("%s: %v", create, err)
+			}
+			for _, i := range list {
+				if err := d.Server.Exec(ctx, "INSERT INTO indicators VALUES ('"+i+"')"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			continue
+		}
+		var found []string
+		result, err := d.Server.Query(ctx, "SELECT session_id FROM ("+block+") ORDER BY start_time, session_id LIMIT 1000")
+		if err != nil {
+			t.Fatalf("%s: %v", block, err)
+		}
+		for result.Next() {
+			var id string
+			if err := result.Scan(&id); err != nil {
+				t.Fatal(err)
+			}
+			found = append(found, id)
+		}
+		if err := errors.Join(result.Err(), result.Close()); err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for _, r := range answer(t, d, "late-indicators", with(day, "indicators", "['"+strings.Join(list, "','")+"']")) {
+			want = append(want, r["session_id"].(string))
+		}
+		if len(want) == 0 || !slices.Equal(found, want) {
+			t.Errorf("%d sessions, want %d", len(found), len(want))
+		}
+		ran++
+	}
+	if ran != 1 {
+		t.Errorf("%d queries on the page", ran)
+	}
 }
 
 // TestSavedOnCaptures asks every saved query for what is in the real captures.
