@@ -67,6 +67,9 @@ var (
 		// IETF protocol assignments (RFC 6890), of which two are globally reachable: PCP and TURN anycast
 		// (RFC 7723, RFC 8155).
 		entry{"192.0.0.9/32", Public}, entry{"192.0.0.10/32", Public}, entry{"192.0.0.0/24", Reserved},
+		entry{"192.88.99.2/32", Reserved}, // 6a44 relay anycast, RFC 6751; of 6to4 around it nothing is said
+		// AS112 and AMT (RFC 7535, RFC 7450, RFC 7534).
+		entry{"192.31.196.0/24", Public}, entry{"192.52.193.0/24", Public}, entry{"192.175.48.0/24", Public},
 		entry{"240.0.0.0/4", Reserved}, // RFC 1112
 	)
 	v6 = blocks(
@@ -83,7 +86,7 @@ var (
 		// AMT, AS112, ORCHIDv2, drone remote identification.
 		entry{"2001:1::1/128", Public}, entry{"2001:1::2/128", Public}, entry{"2001:1::3/128", Public},
 		entry{"2001:3::/32", Public}, entry{"2001:4:112::/48", Public}, entry{"2001:20::/28", Public}, entry{"2001:30::/28", Public},
-		entry{"2001::/32", Public}, // Teredo: not said
+		entry{"2001::/32", Public}, // Teredo, and 2002::/16, 6to4: not said
 		entry{"2001::/23", Reserved},
 		entry{"100::/64", Reserved},         // discard-only, RFC 6666
 		entry{"100:0:0:1::/64", Reserved},   // dummy prefix, RFC 9780

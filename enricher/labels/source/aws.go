@@ -31,6 +31,8 @@ type awsInterface struct {
 		Association      awsAssociation
 	}
 	Ipv6Addresses []struct{ Ipv6Address string }
+	Ipv4Prefixes  []struct{ Ipv4Prefix string } // delegated: those of pods and containers
+	Ipv6Prefixes  []struct{ Ipv6Prefix string }
 }
 
 // aws reads what aws ec2 describe-instances, describe-subnets and describe-network-interfaces print.
@@ -39,7 +41,6 @@ func (g *gatherer) aws(d *document) error {
 		Reservations []struct {
 			Instances []struct {
 				InstanceId        string
-				State             *struct{ Name string }
 				Tags              awsTags
 				NetworkInterfaces []awsInterface
 			}
@@ -105,6 +106,12 @@ func (g *gatherer) awsInterface(d *document, n *awsInterface, name string, list 
 	}
 	for _, a := range n.Ipv6Addresses {
 		texts = append(texts, a.Ipv6Address)
+	}
+	for _, a := range n.Ipv4Prefixes {
+		texts = append(texts, a.Ipv4Prefix)
+	}
+	for _, a := range n.Ipv6Prefixes {
+		texts = append(texts, a.Ipv6Prefix)
 	}
 	for _, t := range texts {
 		p, err := parsePrefix(t)

@@ -1,12 +1,16 @@
 package source
 
 import (
+	"net/netip"
+	"slices"
+
 	"github.com/tapweave/tapweave/proto/pb"
 )
 
 // kubernetes reads what kubectl get pods,services,nodes -A -o json prints. A pod's namespace is its label
 // k8s_namespace; pods on the network of their node, and those that have ended, are left out: their addresses are
-// others'.
+// others'. What services have on the outside may be a node's address, or that of several services: then it is the
+// node's, or the first one's.
 func (g *gatherer) kubernetes(d *document) error {
 	var m struct {
 		Items []struct {
@@ -43,10 +47,12 @@ func (g *gatherer) kubernetes(d *document) error {
 	if err := d.decode(&m); err != nil {
 		return err
 	}
+	taken := map[netip.Prefix]bool{}
+	var outside []network
 	for i := range m.Items {
 		it := &m.Items[i]
 		meta := &it.Metadata
-		var texts []string
+		var texts, shared []string
 		list := append(tags(meta.Labels), "k8s_kind="+it.Kind)
 		if meta.Namespace != "" {
 			list = append(list, "k8s_namespace="+meta.Namespace)
@@ -63,14 +69,15 @@ func (g *gatherer) kubernetes(d *document) error {
 				list = append(list, "k8s_node="+it.Spec.NodeName)
 			}
 		case "Service":
-			for _, a := range append(it.Spec.ClusterIPs, it.Spec.ExternalIPs...) {
+			for _, a := range it.Spec.ClusterIPs {
 				if a != "None" { // headless
 					texts = append(texts, a)
 				}
 			}
+			shared = it.Spec.ExternalIPs
 			for _, a := range it.Status.LoadBalancer.Ingress {
 				if a.IP != "" {
-					texts = append(texts, a.IP)
+					shared = append(shared, a.IP)
 				}
 			}
 		case "Node":
@@ -87,12 +94,24 @@ func (g *gatherer) kubernetes(d *document) error {
 				g.add(network{prefix: p, subnet: "pods of " + meta.Name, labels: []string{"k8s_node=" + meta.Name}, owner: pb.Network_OWN})
 			}
 		}
-		for _, t := range texts {
+		for k, t := range slices.Concat(texts, shared) {
 			p, err := parsePrefix(t)
 			if err != nil {
 				return d.wrong(t, "%s %s: %v", it.Kind, meta.Name, err)
 			}
-			g.add(network{prefix: p, name: meta.Name, labels: append([]string(nil), list...), owner: pb.Network_OWN})
+			n := network{prefix: p, name: meta.Name, labels: slices.Clone(list), owner: pb.Network_OWN}
+			if k >= len(texts) {
+				outside = append(outside, n)
+				continue
+			}
+			taken[p] = true
+			g.add(n)
+		}
+	}
+	for _, n := range outside {
+		if !taken[n.prefix] {
+			taken[n.prefix] = true
+			g.add(n)
 		}
 	}
 	return nil

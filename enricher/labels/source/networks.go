@@ -114,7 +114,7 @@ func (g *gatherer) merge() (*pb.Labels, error) {
 		if len(merged) > 0 {
 			if last := merged[len(merged)-1]; last.tenant == n.tenant && last.prefix == n.prefix {
 				if what := last.differs(n); what != "" && last.file == n.file {
-					return nil, &Error{lineless(n.where), lineOf(n.where), fmt.Sprintf("%s has another %s than in %s", n.prefix, what, last.where)}
+					return nil, &Error{lineless(n.where), lineOf(n.where), fmt.Sprintf("%s has two %s (the other in %s); leave one out, or put one into a file of another tenant, TENANT=FILE", n.prefix, what, last.where)}
 				}
 				last.inherit(n)
 				continue
@@ -164,11 +164,11 @@ func lineOf(where string) int {
 	return n
 }
 
-// differs says which of the fields that both give is another.
+// differs says which of the fields that both give is another, and what they are.
 func (n *network) differs(o *network) string {
 	for _, f := range []struct{ what, a, b string }{{"name", n.name, o.name}, {"subnet", n.subnet, o.subnet}, {"vnet", n.vnet, o.vnet}} {
 		if f.a != "" && f.b != "" && f.a != f.b {
-			return f.what
+			return fmt.Sprintf("%ss, %q and %q", f.what, f.a, f.b)
 		}
 	}
 	return ""

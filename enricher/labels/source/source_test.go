@@ -97,7 +97,7 @@ const (
   "NetworkInterfaces": [{
     "NetworkInterfaceId": "eni-1", "SubnetId": "subnet-1", "VpcId": "vpc-1", "Description": "",
     "PrivateIpAddresses": [{"Primary": true, "PrivateIpAddress": "172.31.5.10", "Association": {"PublicIp": "3.120.1.1", "IpOwnerId": "amazon"}}, {"Primary": false, "PrivateIpAddress": "172.31.5.11"}],
-    "Ipv6Addresses": [{"Ipv6Address": "2a05:d014::10"}]
+    "Ipv6Addresses": [{"Ipv6Address": "2a05:d014::10"}], "Ipv4Prefixes": [{"Ipv4Prefix": "172.31.7.16/28"}], "Ipv6Prefixes": [{"Ipv6Prefix": "2a05:d014:0:1::/80"}]
   }]}]}]}`
 	subnets = `{"Subnets": [{"SubnetId": "subnet-1", "VpcId": "vpc-1", "CidrBlock": "172.31.0.0/20", "Ipv6CidrBlockAssociationSet": [], "Tags": [{"Key": "Name", "Value": "private-a"}, {"Key": "tier", "Value": "app"}]}]}`
 	enis    = `{"NetworkInterfaces": [{"NetworkInterfaceId": "eni-2", "SubnetId": "subnet-1", "VpcId": "vpc-1", "Description": "ELB app/front", "TagSet": [],
@@ -106,7 +106,8 @@ const (
   {"kind": "Pod", "metadata": {"name": "web-5d9f", "namespace": "shop", "labels": {"app": "web"}}, "spec": {"nodeName": "node-1"}, "status": {"phase": "Running", "podIP": "10.244.1.7", "podIPs": [{"ip": "10.244.1.7"}, {"ip": "fd00:10::7"}]}},
   {"kind": "Pod", "metadata": {"name": "job-1", "namespace": "shop"}, "spec": {"nodeName": "node-1"}, "status": {"phase": "Succeeded", "podIPs": [{"ip": "10.244.1.7"}]}},
   {"kind": "Pod", "metadata": {"name": "kube-proxy-x", "namespace": "kube-system"}, "spec": {"nodeName": "node-1", "hostNetwork": true}, "status": {"phase": "Running", "podIPs": [{"ip": "10.1.2.10"}]}},
-  {"kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"clusterIP": "10.96.0.20", "clusterIPs": ["10.96.0.20"], "type": "LoadBalancer"}, "status": {"loadBalancer": {"ingress": [{"ip": "20.1.1.9"}]}}},
+  {"kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"clusterIP": "10.96.0.20", "clusterIPs": ["10.96.0.20"], "type": "LoadBalancer"}, "status": {"loadBalancer": {"ingress": [{"ip": "20.1.1.9"}, {"ip": "10.1.2.10"}]}}},
+  {"kind": "Service", "metadata": {"name": "web-udp", "namespace": "shop"}, "spec": {"clusterIPs": ["10.96.0.21"], "type": "LoadBalancer", "externalIPs": ["20.1.1.9"]}, "status": {"loadBalancer": {}}},
   {"kind": "Service", "metadata": {"name": "headless", "namespace": "shop"}, "spec": {"clusterIP": "None", "clusterIPs": ["None"]}, "status": {"loadBalancer": {}}},
   {"kind": "Node", "metadata": {"name": "node-1", "labels": {"zone": "1"}}, "spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"]}, "status": {"addresses": [{"type": "InternalIP", "address": "10.1.2.10"}, {"type": "Hostname", "address": "node-1"}]}}
 ]}`
@@ -159,6 +160,8 @@ hosts:
 		{"default", "172.31.5.11", "app-1|private-a|vpc-1|env=prod instance_id=i-0abc subnet_id=subnet-1 tier=app|OWN"},
 		{"default", "3.120.1.1", "app-1||vpc-1|env=prod instance_id=i-0abc subnet_id=subnet-1|OWN"},
 		{"default", "2a05:d014::10", "app-1||vpc-1|env=prod instance_id=i-0abc subnet_id=subnet-1|OWN"},
+		{"default", "172.31.7.20", "app-1|private-a|vpc-1|env=prod instance_id=i-0abc subnet_id=subnet-1 tier=app|OWN"},
+		{"default", "2a05:d014:0:1::5", "app-1||vpc-1|env=prod instance_id=i-0abc subnet_id=subnet-1|OWN"},
 		{"default", "172.31.6.6", "ELB app/front|private-a|vpc-1|subnet_id=subnet-1 tier=app|OWN"},
 		// kubectl
 		{"default", "10.244.1.7", "web-5d9f|pods of node-1||app=web k8s_kind=Pod k8s_namespace=shop k8s_node=node-1|OWN"},
@@ -432,7 +435,8 @@ func TestWrong(t *testing.T) {
 		{"networks", "a.yaml", "hosts:\n  - name: x\n", "a.yaml:2: an entry without a prefix or an address"},
 		{"networks", "a.yaml", "hosts: [\n", "a.yaml:"},
 		{"networks", "a.yaml", "networks:\n  - prefix: 10.0.0.1/8\n", `a.yaml:2: "10.0.0.1/8" has bits behind its length; the prefix is 10.0.0.0/8`},
-		{"networks", "a.yaml", "hosts:\n  - {address: 10.0.0.1, name: a}\n  - {address: 10.0.0.2, name: b}\n  - {address: 10.0.0.1, name: c}\n", "a.yaml:4: 10.0.0.1/32 has another name than in DIR/a.yaml:2"},
+		{"networks", "a.yaml", "hosts:\n  - {address: 10.0.0.1, name: a}\n  - {address: 10.0.0.2, name: b}\n  - {address: 10.0.0.1, name: c}\n", `a.yaml:4: 10.0.0.1/32 has two names, "a" and "c" (the other in DIR/a.yaml:2); leave one out, or put one into a file of another tenant, TENANT=FILE`},
+		{"networks", "a.json", strings.Replace(vnets, "\n}]", "\n}, {\"addressSpace\": {\"addressPrefixes\": [\"10.1.0.0/16\"]}, \"id\": \"/x\", \"name\": \"spoke-2\"}]", 1), `a.json: 10.1.0.0/16 has two vnets, "spoke-1" and "spoke-2" (the other in DIR/a.json); leave one out`},
 		{"networks", "a.yaml", "", "a.yaml: is empty"},
 		{"networks", "a.csv", "prefix;name\n10.0.0.0/8;x\n", `a.csv:1: the columns are not separated by commas: "prefix;name"`},
 		{"networks", "a.csv", "prefix,name\n10.0.0.0/8,x\n10.1.0.0/16\n", "a.csv:3: wrong number of fields"},
