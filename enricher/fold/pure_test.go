@@ -47,7 +47,6 @@ var allowed = map[string]string{
 	"proto/packet: imports net/netip":                            "addresses as values",
 	"enricher/labels: imports net/netip":                         "addresses as values",
 	"enricher/scope: imports net/netip":                          "addresses as values",
-	"proto/columns: imports unsafe":                              "whether bytes begin where numbers may be read",
 	"proto/columns: imports sync":                                "for what is computed once, the same each time",
 	"proto/columns: imports unsafe":                              "to align what is read, which the fold never does",
 	"enricher/output: (*Stream).book: ranges over map s.traffic": "collects the keys, which are sorted before use",
