@@ -1,6 +1,7 @@
 package clickhouse_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -682,11 +683,20 @@ func TestOddValues(t *testing.T) {
 	r.produce(0, rows, rowsOf(t, columns.Bookings, &columns.Traffic{
 		TrafficDimensions: columns.TrafficDimensions{Minute: columns.MinuteOf(-5e18), Tenant: "default"}, TrafficSums: columns.TrafficSums{Sessions: -1},
 	}))
-	r.produce(0, sessions(t, 6, 10, nil))
+	r.produce(0, sessions(t, 6, 9, nil))
+	// What a writer without our care puts into a text.
+	raw := sessions(t, 9, 10, func(_ int, s *columns.Session) { s.TLSSNI = "another writer's" })
+	stream, err := record.Stream(raw, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Compression, raw.Arrow = pb.Rows_NONE, bytes.Replace(stream, []byte("another"), []byte("an\xff\x00her"), 1)
+	r.produce(0, raw)
 	r.wait("SELECT count() FROM %[1]s.sessions", 10)
 	for query, want := range map[string]uint64{
 		"SELECT length(tls_sni) FROM %[1]s.sessions ORDER BY length(tls_sni) DESC LIMIT 1": 1 << 20,
-		"SELECT count() FROM %[1]s.sessions WHERE isValidUTF8(tls_sni)":                    10,
+		"SELECT count() FROM %[1]s.sessions WHERE isValidUTF8(tls_sni)":                    9,
+		"SELECT count() FROM %[1]s.sessions WHERE hex(tls_sni) LIKE '616EFF00686572%%'":      1,
 		"SELECT countIf(startsWith(tls_sni, 'caf')) FROM %[1]s.sessions":                   1,
 		"SELECT countIf(start_time < toDateTime64(0, 9, 'UTC')) FROM %[1]s.sessions":       1,
 		"SELECT countIf(start_time > '2262-01-01') FROM %[1]s.sessions":                    1,
@@ -733,6 +743,66 @@ func TestDiskFull(t *testing.T) {
 	r.wait("SELECT count() FROM %[1]s.sessions", 100)
 	if n := r.counters.Counter("deadletter", "refused").Value(); n != 0 {
 		t.Errorf("%d records refused for want of space", n)
+	}
+}
+
+// However small and many the records are, a block, and so a part, comes no more often than the linger time has it: merges keep
+// up with that. Where they do not, the sink waits for them; nothing is lost, and nothing is there twice.
+func TestTooManyParts(t *testing.T) {
+	r := newRig(t, 1)
+	r.config.Linger = 200 * time.Millisecond
+	stop := r.start()
+	r.produce(0, sessions(t, 0, 1, nil))
+	r.wait("SELECT count() FROM %[1]s.sessions_versions", 1)
+	began := time.Now()
+	const n = 200
+	for i := 1; i < n; i++ {
+		r.produce(0, sessions(t, i, i+1, nil))
+		time.Sleep(10 * time.Millisecond)
+	}
+	r.wait("SELECT count() FROM %[1]s.sessions_versions", n)
+	most := 2 + uint64(time.Since(began)/r.config.Linger)
+	parts := "SELECT toUInt64(max(max_block_number)) FROM system.parts WHERE database = '%[1]s' AND table = 'sessions_versions'" // counts inserts
+	if got := clickhousetest.Value[uint64](t, r.server, r.direct, parts); got == 0 || got > most {
+		t.Errorf("%d parts of %d records, more than %d", got, n, most)
+	}
+	stop()
+
+	alter := func(format string) {
+		t.Helper()
+		if err := r.server.Exec(t.Context(), fmt.Sprintf(format, r.config.Database+".sessions_versions")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	alter("SYSTEM STOP MERGES %s")
+	alter("ALTER TABLE %s MODIFY SETTING parts_to_throw_insert = 1, parts_to_delay_insert = 1, max_delay_to_insert = 1")
+	said := make(chan error, 1)
+	r.away = func(err error) {
+		if err == nil {
+			return
+		}
+		select {
+		case said <- err:
+		default:
+		}
+	}
+	r.start()
+	for i := n; i < 2*n; i++ {
+		r.produce(0, sessions(t, i, i+1, nil))
+	}
+	select {
+	case err := <-said:
+		if !strings.Contains(err.Error(), "cannot keep up with merging: ") || strings.Contains(err.Error(), "\n") {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("nothing was said")
+	}
+	alter("ALTER TABLE %s RESET SETTING parts_to_throw_insert, parts_to_delay_insert, max_delay_to_insert")
+	alter("SYSTEM START MERGES %s")
+	r.wait("SELECT count() FROM %[1]s.sessions_versions", 2*n)
+	if n := r.counters.Counter("deadletter", "refused").Value(); n != 0 {
+		t.Errorf("%d records refused for want of merges", n)
 	}
 }
 
