@@ -696,7 +696,7 @@ func TestOddValues(t *testing.T) {
 	for query, want := range map[string]uint64{
 		"SELECT length(tls_sni) FROM %[1]s.sessions ORDER BY length(tls_sni) DESC LIMIT 1": 1 << 20,
 		"SELECT count() FROM %[1]s.sessions WHERE isValidUTF8(tls_sni)":                    9,
-		"SELECT count() FROM %[1]s.sessions WHERE hex(tls_sni) LIKE '616EFF00686572%%'":      1,
+		"SELECT count() FROM %[1]s.sessions WHERE hex(tls_sni) LIKE '616EFF00686572%%'":    1,
 		"SELECT countIf(startsWith(tls_sni, 'caf')) FROM %[1]s.sessions":                   1,
 		"SELECT countIf(start_time < toDateTime64(0, 9, 'UTC')) FROM %[1]s.sessions":       1,
 		"SELECT countIf(start_time > '2262-01-01') FROM %[1]s.sessions":                    1,

@@ -188,7 +188,7 @@ func (c *chaos) startClickHouse() {
 }
 
 // again starts a server, which may find that meanwhile a connection of somebody else has its port.
-func again(t *testing.T, start func() error) {
+func again(t testing.TB, start func() error) {
 	t.Helper()
 	for try := 1; ; try++ {
 		err := start()

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 
 // stack is the services and servers of a test, each a process of its own.
 type stack struct {
-	t          *testing.T
+	t          testing.TB
 	dir        string
 	broker     *servers.Kafka
 	clickhouse *servers.ClickHouse
@@ -59,8 +59,8 @@ type service struct {
 	away          bool // it is not to run now
 }
 
-// newStack builds the programs and starts everything, the enricher with more variables.
-func newStack(t *testing.T, enricher ...string) *stack {
+// newServers builds the programs and starts Kafka and ClickHouse.
+func newServers(t testing.TB) *stack {
 	t.Helper()
 	programtest.Need(t, "java", "mvn")
 	ctx := t.Context()
@@ -83,6 +83,13 @@ func newStack(t *testing.T, enricher ...string) *stack {
 	}
 	t.Cleanup(s.client.Close)
 	s.env = append(os.Environ(), "TAPWEAVE_KAFKA_BROKERS="+broker.Addr())
+	return s
+}
+
+// newStack builds the programs and starts everything, the enricher with more variables.
+func newStack(t testing.TB, enricher ...string) *stack {
+	t.Helper()
+	s := newServers(t)
 	for i := range 2 {
 		udp := freePort(t, "udp")
 		s.collectors = append(s.collectors, udp)
@@ -117,7 +124,7 @@ func (s *stack) build() {
 	}
 }
 
-func freePort(t *testing.T, network string) string {
+func freePort(t testing.TB, network string) string {
 	t.Helper()
 	if network == "udp" {
 		c, err := net.ListenPacket("udp4", "127.0.0.1:0")

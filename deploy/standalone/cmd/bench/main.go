@@ -385,7 +385,6 @@ func largeCapture() (string, error) {
 	return path, os.Rename(path+".part", path)
 }
 
-// sink runs the sink's own benchmark, which needs a ClickHouse (make bench starts one).
 // saved measures the saved queries, and look-ups by address, over the sessions of a day.
 func (t *table) saved() error {
 	b, err := goBench("deploy/standalone", "./query", "^BenchmarkSaved$", "1x", 1)
@@ -408,6 +407,7 @@ func (t *table) saved() error {
 	return nil
 }
 
+// sink runs the sink's own benchmarks: one needs a ClickHouse (make bench starts one), the others start their own servers.
 func (t *table) sink() error {
 	if os.Getenv("TAPWEAVE_TEST_CLICKHOUSE") == "" {
 		t.notes = append(t.notes, "the sink was not measured: TAPWEAVE_TEST_CLICKHOUSE is not set")
@@ -420,8 +420,51 @@ func (t *table) sink() error {
 	f := b["Sink"]
 	t.add("sink, Kafka records to durable rows, against INSERT SELECT", fmt.Sprintf("%.0f rows/s", f["rows/s"]),
 		fmt.Sprintf("%.0f rows/s", f["insert_select_rows/s"]), f["vs_insert_select"], "≥ 0.8")
-	t.add("sink, rows per CPU-second of its own", fmt.Sprintf("%.0f rows", f["rows/cpu-s"]), "1000000 rows", f["rows/cpu-s"]/1e6, "≥ 1")
+	if b, err = goBench("deploy/standalone", "./endtoend", "^BenchmarkBacklog$", "1x", 3); err != nil {
+		return err
+	}
+	alone, both := b["Backlog/clickhouse"]["rows/cpu-s"], b["Backlog/defaults"]
+	t.add("sink, a program, rows per CPU-second of its own", fmt.Sprintf("%.0f rows", alone), "1000000 rows", alone/1e6, "≥ 1")
+	t.add("sink, the same with documents for SIEMs", fmt.Sprintf("%.0f rows", both["rows/cpu-s"]), "1000000 rows", both["rows/cpu-s"]/1e6, "-")
+	t.add("sink, RSS at a backlog of 1.5 M sessions", fmt.Sprintf("%.0f MiB", both["RSS-MiB"]), "512 MiB", both["RSS-MiB"]/512, "≤ 1")
+	if err := t.mixed(); err != nil {
+		return err
+	}
 	return t.saved()
+}
+
+// mixed measures what the large capture takes on disk, and how soon its sessions can be queried.
+func (t *table) mixed() error {
+	big, err := largeCapture()
+	if err != nil {
+		t.notes = append(t.notes, "neither disk nor latency were measured: "+err.Error())
+		return nil
+	}
+	if err := os.Setenv("BENCH_CAPTURE", big); err != nil {
+		return err
+	}
+	b, err := goBench("deploy/standalone", "./query", "^BenchmarkDisk$", "1x", 1)
+	if err != nil {
+		return err
+	}
+	bytes := b["Disk"]["B/session"]
+	t.add("a session on disk, mixed capture, merged", fmt.Sprintf("%.0f bytes", bytes), "120 bytes", bytes/120, "≤ 1")
+	if b, err = goBench("deploy/standalone", "./endtoend", "^BenchmarkLatency$", "1x", 1); err != nil {
+		return err
+	}
+	f := b["Latency"]
+	for _, r := range []struct {
+		what, unit string
+		most       float64
+	}{
+		{"first packet to queryable row, p50", "p50-ms", 1500},
+		{"first packet to queryable row, p99", "p99-ms", 2000},
+		{"of which the sink, from record to queryable row, p99", "sink-p99-ms", 800},
+	} {
+		what := fmt.Sprintf("%s (machine %.0f %% busy)", r.what, f["%busy"])
+		t.add(what, fmt.Sprintf("%.0f ms", f[r.unit]), fmt.Sprintf("%.0f ms", r.most), f[r.unit]/r.most, "≤ 1")
+	}
+	return nil
 }
 
 // siem measures the documents for SIEMs: their writing alone, and all that is between two calls to the broker.
