@@ -19,10 +19,8 @@ import (
 
 	"github.com/tapweave/tapweave/collector/allow"
 	"github.com/tapweave/tapweave/collector/batcher"
-	"github.com/tapweave/tapweave/collector/decode"
 	"github.com/tapweave/tapweave/collector/probe"
 	"github.com/tapweave/tapweave/collector/publish"
-	"github.com/tapweave/tapweave/collector/sample"
 	"github.com/tapweave/tapweave/collector/scheduledevents"
 	"github.com/tapweave/tapweave/collector/source/afpacket"
 	"github.com/tapweave/tapweave/collector/source/udp"
@@ -328,7 +326,7 @@ func (c *Collector) Run(ctx context.Context) error {
 	stop := make(chan struct{})
 	var workers sync.WaitGroup
 	for i, s := range c.inputs {
-		w := c.newWorker(s, batchers[i], decode.New(decoder), sample.New(sampling), stop)
+		w := c.newWorker(s, batchers[i], decoder, sampling, stop)
 		workers.Go(func() {
 			if err := w.run(life); err != nil {
 				end(err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -472,5 +473,68 @@ func TestConfig(t *testing.T) {
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
+	}
+}
+
+// burst is a source of one burst of datagrams, which is overwritten by the next call.
+type burst struct {
+	datagrams []udp.Datagram
+	given     int
+}
+
+func (b *burst) Receive(wait time.Duration) ([]udp.Datagram, int64, error) {
+	if b.given++; b.given == 1 {
+		return b.datagrams, 0, nil
+	}
+	for _, d := range b.datagrams {
+		clear(d.Payload)
+	}
+	time.Sleep(wait)
+	return nil, time.Now().UnixNano(), nil
+}
+
+func (b *burst) Dropped() uint64 { return 0 }
+func (b *burst) Close() error    { return nil }
+
+// Packets of one burst are held while their flows are looked for: each travels as it came, redacted on its own.
+func TestBurst(t *testing.T) {
+	config := testConfig(kafkatest.Config(t))
+	config.Sampling = Sampling{Mode: "starts", Redact: true}
+	source, want := new(burst), map[string]int{}
+	for i := range 64 {
+		request := fmt.Sprintf("GET /%d HTTP/1.1\r\nHost: h%d.example\r\nAuthorization: Basic secret%02d\r\nX: %d\r\n\r\n", i, i, i, i)
+		frame := append(make([]byte, 12, 54+len(request)), 8, 0, 0x45, 0)
+		frame = binary.BigEndian.AppendUint16(frame, uint16(40+len(request)))
+		frame = append(frame, 0, 0, 0, 0, 64, packet.ProtoTCP, 0, 0, 10, 0, 0, byte(i%7), 10, 0, 1, 1)
+		frame = append(binary.BigEndian.AppendUint16(frame, uint16(20000+i)), 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 5<<4, packet.PSH|packet.ACK, 1, 0, 0, 0, 0, 0)
+		b := vxlan(27, append(frame, request...))
+		if i%8 == 3 {
+			b[0] = 0 // refused, between others
+		} else {
+			want[strings.Replace(request, fmt.Sprintf("Basic secret%02d", i), strings.Repeat("*", 14), 1)]++
+		}
+		source.datagrams = append(source.datagrams, udp.Datagram{Time: time.Now().UnixNano(), Payload: b, Original: len(b)})
+	}
+	c, stop := begin(t, config, Dependencies{Sources: []Source{source}})
+	waitFor(t, "received", func() bool { return c.counters.Counter("received", "datagrams").Value() == 64 })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int{}
+	for _, batches := range read(t, config.Kafka) {
+		for _, s := range batches {
+			var p batch.Packets
+			if s.Packets == 0 {
+				continue
+			} else if err := p.Decode(s.Columns); err != nil {
+				t.Fatal(err)
+			}
+			for _, q := range p.Packets {
+				got[string(q.Data)]++
+			}
+		}
+	}
+	if !maps.Equal(got, want) || len(want) != 56 {
+		t.Errorf("%d of %d travelled as they should:\n%v", len(got), len(want), got)
 	}
 }

@@ -25,8 +25,7 @@ type worker struct {
 	form      form
 	guard     *udp.Guard // whose count this worker reports; nil: none
 	batcher   *batcher.Batcher
-	decoder   *decode.Decoder
-	sampler   *sample.Sampler
+	slots     [batcher.MaxHeld]slot
 	stop      <-chan struct{}
 	// promise: nothing captured before will be taken any more. Nanoseconds since the Unix epoch.
 	promise int64
@@ -47,9 +46,15 @@ type worker struct {
 	refused                   [decode.NumReasons]*stats.Counter
 }
 
-func (c *Collector) newWorker(s input, b *batcher.Batcher, d *decode.Decoder, sampler *sample.Sampler, stop <-chan struct{}) *worker {
+// slot is what a packet comes from, and stays in while the batcher holds it.
+type slot struct {
+	decoder *decode.Decoder
+	sampler *sample.Sampler
+}
+
+func (c *Collector) newWorker(s input, b *batcher.Batcher, d decode.Configuration, sampling sample.Configuration, stop <-chan struct{}) *worker {
 	w := &worker{
-		collector: c, source: s, form: s.form, guard: s.guard, endpoints: map[decode.Endpoint]bool{}, batcher: b, decoder: d, sampler: sampler, stop: stop, promise: c.opened - settle,
+		collector: c, source: s, form: s.form, guard: s.guard, endpoints: map[decode.Endpoint]bool{}, batcher: b, stop: stop, promise: c.opened - settle,
 		received:      c.counters.Counter("received", "datagrams"),
 		receivedBytes: c.counters.Counter("received", "bytes"),
 		accepted:      c.counters.Counter("accepted", "datagrams"),
@@ -60,6 +65,9 @@ func (c *Collector) newWorker(s input, b *batcher.Batcher, d *decode.Decoder, sa
 		endpointsMet:  c.counters.Counter("geneve", "endpoints"),
 		refusedVNI:    c.counters.Counter("refused", "vni"),
 		shedPayload:   c.counters.Counter("shed", "payload_bytes"),
+	}
+	for i := range w.slots {
+		w.slots[i] = slot{decode.New(d), sample.New(sampling)}
 	}
 	for r := decode.OK + 1; r < decode.NumReasons; r++ {
 		w.refused[r] = c.counters.Counter("refused", r.String())
@@ -114,17 +122,22 @@ func (w *worker) receive(wait time.Duration) (int, error) {
 		w.promise = max(w.promise, empty-settle)
 		return 0, nil
 	}
-	d, newest := w.decoder, int64(0)
+	newest := int64(0)
 	allowed := w.collector.allowed.Load()
 	shed := relief(w.collector.publisher.Pressure())
 	for i := range datagrams {
 		g := &datagrams[i]
 		newest = max(newest, g.Time)
 		w.bytes += uint64(len(g.Payload))
-		if !w.allowed(allowed, g) || w.decode(g) != decode.OK {
+		if !w.allowed(allowed, g) {
 			continue
 		}
-		w.sampler.Apply(&d.Flow, &d.Packet)
+		at := &w.slots[w.batcher.Held()]
+		d := at.decoder
+		if w.decode(d, g) != decode.OK {
+			continue
+		}
+		at.sampler.Apply(&d.Flow, &d.Packet)
 		if shed.payload {
 			if shed.threshold != 0 && session.PacketHash(&d.Flow, &d.Packet) >= shed.threshold {
 				w.batcher.Shed(&d.Flow, &d.Packet, shed.threshold)
@@ -134,8 +147,9 @@ func (w *worker) receive(wait time.Duration) (int, error) {
 			w.shedBytes += uint64(len(d.Packet.Data))
 			d.Packet.Data = nil
 		}
-		w.batcher.Take(&d.Flow, &d.Packet)
+		w.batcher.Hold(&d.Flow, &d.Packet)
 	}
+	w.batcher.Release()
 	w.datagrams += uint64(len(datagrams))
 	w.promise = max(w.promise, newest-settle)
 	return len(datagrams), nil
@@ -164,18 +178,18 @@ func (w *worker) allowed(l *allow.List, g *udp.Datagram) bool {
 	return true
 }
 
-func (w *worker) decode(g *udp.Datagram) decode.Reason {
+func (w *worker) decode(d *decode.Decoder, g *udp.Datagram) decode.Reason {
 	switch w.form {
 	case inGENEVE:
-		r := w.decoder.GENEVE(g.Time, g.Source, g.Port, g.Payload)
+		r := d.GENEVE(g.Time, g.Source, g.Port, g.Payload)
 		if r == decode.OK {
 			w.meet(g)
 		}
 		return r
 	case bare:
-		return w.decoder.Frame(g.Time, decode.LinkEthernet, g.Payload, g.Original)
+		return d.Frame(g.Time, decode.LinkEthernet, g.Payload, g.Original)
 	}
-	return w.decoder.Datagram(g.Time, g.Source, g.Port, g.Payload)
+	return d.Datagram(g.Time, g.Source, g.Port, g.Payload)
 }
 
 // maxEndpoints bounds how many endpoints a worker tells apart.
@@ -210,7 +224,13 @@ func (w *worker) report() {
 	w.shed.Add(w.shedPackets)
 	w.shedPayload.Add(w.shedBytes)
 	w.datagrams, w.bytes, w.shedPackets, w.shedBytes = 0, 0, 0, 0
-	for r, n := range w.decoder.Counts {
+	var counts [decode.NumReasons]uint64
+	for i := range w.slots {
+		for r, n := range w.slots[i].decoder.Counts {
+			counts[r] += n
+		}
+	}
+	for r, n := range counts {
 		to := w.refused[r]
 		if r == int(decode.OK) {
 			to = w.decoded

@@ -71,6 +71,22 @@ type Batcher struct {
 	shed []uint64
 
 	partitions, maxBytes, maxPackets int
+
+	held  [MaxHeld]held
+	nHeld int
+	sum   uint32 // of what Touch returned, which has to go somewhere
+}
+
+// MaxHeld is how many packets are held at most: as many as the processor can wait for at once, and few enough to stay
+// in its nearest cache.
+const MaxHeld = 16
+
+// held is a packet that waits for others.
+type held struct {
+	flow       *packet.Flow
+	packet     *packet.Packet
+	hash, slot uint64
+	partition  int
 }
 
 // producer is what the workers share.
@@ -112,9 +128,43 @@ func New(c Configuration, workers int, emit Emit) []*Batcher {
 
 // Take adds a packet to the open batch of its partition. Neither is kept.
 func (b *Batcher) Take(f *packet.Flow, p *packet.Packet) {
-	i := Partition(f, p, b.partitions)
+	b.take(Partition(f, p, b.partitions), batch.Hash(f), f, p)
+}
+
+// Hold is Take for packets that come many at a time, which together wait less for memory: up to MaxHeld are held, and
+// then taken. Flow and packet have to stay as they are until then, or until Release. Flush and Goodbye release, too.
+func (b *Batcher) Hold(f *packet.Flow, p *packet.Packet) {
+	h := &b.held[b.nHeld]
+	h.flow, h.packet = f, p
+	h.partition, h.hash = Partition(f, p, b.partitions), batch.Hash(f)
+	if b.nHeld++; b.nHeld == MaxHeld {
+		b.Release()
+	}
+}
+
+// Held is how many packets are held, less than MaxHeld.
+func (b *Batcher) Held() int { return b.nHeld }
+
+// Release takes the packets that are held, in their order.
+func (b *Batcher) Release() {
+	all := b.held[:b.nHeld]
+	b.nHeld = 0
+	for i := range all {
+		all[i].slot = b.open[all[i].partition].Slot(all[i].hash)
+	}
+	for i := range all {
+		b.sum += b.open[all[i].partition].Touch(all[i].slot)
+	}
+	for i := range all {
+		h := &all[i]
+		b.take(h.partition, h.hash, h.flow, h.packet)
+	}
+}
+
+// take adds a packet to the open batch of partition i.
+func (b *Batcher) take(i int, hash uint64, f *packet.Flow, p *packet.Packet) {
 	e := b.open[i]
-	e.Append(f, p)
+	e.AppendHashed(hash, f, p)
 	// Headers alone take some tens of bytes: their size is looked at now and then.
 	if n := e.Len(); n >= b.maxPackets || (n%16 == 0 || len(p.Data)+len(p.Head) > 0) && e.Size() >= b.maxBytes {
 		q := &b.producer.partitions[i]
@@ -164,6 +214,7 @@ func (b *Batcher) Goodbye(watermark int64) {
 }
 
 func (b *Batcher) flush(watermark int64) {
+	b.Release()
 	for i, e := range b.open {
 		q := &b.producer.partitions[i]
 		q.Lock()

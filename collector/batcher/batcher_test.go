@@ -2,8 +2,10 @@ package batcher_test
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 
@@ -200,6 +202,56 @@ func TestPartition(t *testing.T) {
 	}
 	if !differ {
 		t.Error("both pairs have always the same partition")
+	}
+}
+
+// Packets that were held are in the same batches as those that were not, to the byte.
+func TestHold(t *testing.T) {
+	type sealed struct {
+		partition int
+		batch     string
+	}
+	run := func(hold bool) (all []sealed) {
+		c := batcher.DefaultConfiguration("a", 1, 5)
+		c.MaxPackets = 300
+		b := batcher.New(c, 1, func(i int, s *pb.PacketBatch) {
+			all = append(all, sealed{i, fmt.Sprintf("%d %d %d %x", s.Sequence, s.Watermark, s.Packets, s.Columns)})
+		})[0]
+		random := rand.New(rand.NewPCG(3, 3))
+		b.Hello(0)
+		now, burst := int64(0), make([]byte, 0, 1<<16)
+		for range 500 {
+			burst = burst[:0]
+			for range random.IntN(64) {
+				now += random.Int64N(1000)
+				f, p := udp(random.IntN(400), now)
+				if random.IntN(3) == 0 {
+					from := len(burst)
+					for range random.IntN(500) {
+						burst = append(burst, byte(random.Uint32()))
+					}
+					p.Data = burst[from:]
+				}
+				if hold {
+					b.Hold(f, p)
+				} else {
+					b.Take(f, p)
+				}
+			}
+			if hold {
+				b.Release()
+			}
+			clear(burst) // the next burst overwrites it
+			if random.IntN(20) == 0 {
+				b.Flush(now)
+			}
+		}
+		b.Goodbye(now)
+		return all
+	}
+	taken, held := run(false), run(true)
+	if len(taken) < 100 || !slices.Equal(taken, held) {
+		t.Errorf("%d batches, and %d that differ of packets that were held", len(taken), len(held))
 	}
 }
 

@@ -44,6 +44,17 @@ func mixed(tb testing.TB) []capture.Record {
 	return all
 }
 
+// burst is how many datagrams come with one system call.
+const burst = 64
+
+// decoders are as many as packets are held at once.
+func decoders() (all [batcher.MaxHeld]*decode.Decoder) {
+	for i := range all {
+		all[i] = decode.New(decode.DefaultConfiguration())
+	}
+	return all
+}
+
 // block is how many datagrams lie in the cache when they are decoded, as they do behind a socket that was just read.
 const block = 512
 
@@ -121,13 +132,16 @@ func BenchmarkFlat(b *testing.B) {
 		}
 		b.Run(fmt.Sprintf("%d-partitions,%d-sources", c.partitions, c.sources), func(b *testing.B) {
 			w := batcher.New(batcher.DefaultConfiguration("bench", 1, c.partitions), 1, func(int, *pb.PacketBatch) {})[0]
-			d := decode.New(decode.DefaultConfiguration())
-			n := 0
+			all, n := decoders(), 0
 			measure(b, frames, func(i int) packet.Addr { return sources[i] }, func(time int64, source packet.Addr, datagram []byte) {
+				d := all[w.Held()]
 				if d.Datagram(time, source, 4242, datagram) == decode.OK {
-					w.Take(&d.Flow, &d.Packet)
+					w.Hold(&d.Flow, &d.Packet)
 				}
-				if n++; n%flush == 0 {
+				if n++; n%burst == 0 {
+					w.Release()
+				}
+				if n%flush == 0 {
 					w.Flush(int64(n))
 				}
 			})
@@ -148,9 +162,14 @@ func BenchmarkDecode(b *testing.B) {
 	sealed := 0
 	c := batcher.DefaultConfiguration("bench", 1, 16)
 	w := batcher.New(c, 1, func(_ int, p *pb.PacketBatch) { sealed += len(p.Columns) })[0]
+	all, n := decoders(), 0
 	run("own+batch", func(time int64, source packet.Addr, datagram []byte) {
+		d := all[w.Held()]
 		if d.Datagram(time, source, 4242, datagram) == decode.OK {
-			w.Take(&d.Flow, &d.Packet)
+			w.Hold(&d.Flow, &d.Packet)
+		}
+		if n++; n%burst == 0 {
+			w.Release()
 		}
 	})
 	var (

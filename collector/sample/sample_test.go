@@ -349,13 +349,15 @@ func TestAllocations(t *testing.T) {
 		c := sample.DefaultConfiguration()
 		c.Mode, c.Key, c.Share, c.Patterns = mode, "k", 1, []string{"never[0-9]"}
 		s := sample.New(c)
-		payload := []byte(request + " 4111111111111111")
-		var p packet.Packet
-		if n := testing.AllocsPerRun(100, func() {
-			p = packet.Packet{Data: payload, Payload: uint32(len(payload)), Flags: packet.PSH}
-			s.Apply(&tcp, &p)
-		}); n > 0 {
-			t.Errorf("mode %d: %v allocations", mode, n)
+		for _, text := range []string{request + " 4111111111111111", "set key 0 0 5\r\nvalue\r\n", "nothing that is known, in some words\r\n and more"} {
+			payload := []byte(text)
+			var p packet.Packet
+			if n := testing.AllocsPerRun(100, func() {
+				p = packet.Packet{Data: payload, Payload: uint32(len(payload)), Flags: packet.PSH}
+				s.Apply(&tcp, &p)
+			}); n > 0 {
+				t.Errorf("mode %d: %v allocations for %q", mode, n, text)
+			}
 		}
 	}
 }

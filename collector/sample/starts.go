@@ -183,29 +183,28 @@ func isMemcached(line []byte) bool {
 	if len(line) > longest {
 		return false
 	}
-	words := bytes.Fields(line)
-	if len(words) < 4 || len(words) > 7 {
-		return false
-	}
-	numbers := 3
-	switch string(words[0]) {
-	case "set", "add", "replace", "append", "prepend", "cas":
-	case "VALUE":
-		numbers = 2
-	default:
-		return false
-	}
-	if len(words) < 2+numbers {
-		return false
-	}
-	for _, w := range words[2 : 2+numbers] {
-		for _, c := range w {
-			if !isDigit(c) {
+	numbers, n := 0, 0
+	for word := range bytes.FieldsSeq(line) {
+		switch {
+		case n == 0:
+			switch string(word) {
+			case "set", "add", "replace", "append", "prepend", "cas":
+				numbers = 3
+			case "VALUE":
+				numbers = 2
+			default:
 				return false
 			}
+		case n >= 2 && n < 2+numbers:
+			for _, c := range word {
+				if !isDigit(c) {
+					return false
+				}
+			}
 		}
+		n++
 	}
-	return true
+	return n >= 2+numbers && n <= 7
 }
 
 var versions = [][]byte{[]byte("HTTP/1."), []byte("RTSP/1."), []byte("RTSP/2."), []byte("SIP/2.")}

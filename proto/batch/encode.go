@@ -52,9 +52,29 @@ func (e *Encoder) Size() int { return len(e.body) + len(e.low) + len(e.fresh) + 
 
 // Append adds a packet of flow f; p.Flow is not looked at. Neither is kept. The batch must hold fewer than
 // MaxPackets, and p.Head be shorter than 64 KiB.
-func (e *Encoder) Append(f *packet.Flow, p *packet.Packet) {
+func (e *Encoder) Append(f *packet.Flow, p *packet.Packet) { e.AppendHashed(Hash(f), f, p) }
+
+// Slot and Touch bring what AppendHashed will read into the processor's caches: first the place at which a flow of this
+// hash is looked for, then the flow that is there. Their results mean nothing else.
+//
+// The flows of many packets are together larger than the caches, so that most of the time of a look-up is spent waiting
+// for memory. Whoever calls Slot for several packets, then Touch for all of them, waits for all at once.
+func (e *Encoder) Slot(hash uint64) uint64 { return e.table[hash&uint64(len(e.table)-1)] }
+
+// Touch is the second step, see Slot.
+func (e *Encoder) Touch(slot uint64) uint32 {
+	n := uint32(slot) - 1
+	if n >= uint32(len(e.flows)) {
+		return 0
+	}
+	k := &e.flows[n]
+	return k.seq + uint32(k.flow.NCarriers) + k.flow.Carriers[0].VNI
+}
+
+// AppendHashed is Append for who knows the flow's Hash.
+func (e *Encoder) AppendHashed(hash uint64, f *packet.Flow, p *packet.Packet) {
 	le := binary.LittleEndian
-	flow := e.flow(f)
+	flow := e.flow(hash, f)
 	s := &e.flows[flow].state
 	e.high, e.low = room(e.high), room(e.low)
 	high, low := e.high[len(e.high):][:slack], e.low[len(e.low):][:slack]
@@ -257,9 +277,8 @@ func same(a, b *packet.Flow) bool {
 // found is written once more.
 const maxProbes = 16
 
-// flow returns the index of f in the batch, adding it if it is new.
-func (e *Encoder) flow(f *packet.Flow) uint32 {
-	hash := hashFlow(f)
+// flow returns the index of f, which has that hash, in the batch, adding it if it is new.
+func (e *Encoder) flow(hash uint64, f *packet.Flow) uint32 {
 	if hash == e.lastHash && e.packets > 0 && same(&e.flows[e.last].flow, f) {
 		return e.last
 	}
@@ -289,7 +308,7 @@ func (e *Encoder) grow() {
 	e.table = make([]uint64, 2*len(e.table))
 	mask := uint64(len(e.table) - 1)
 	for n := range e.flows {
-		hash := hashFlow(&e.flows[n].flow)
+		hash := Hash(&e.flows[n].flow)
 		i := hash & mask
 		for probes := 0; e.table[i] != 0 && probes < maxProbes; probes++ {
 			i = (i + 1) & mask
@@ -298,7 +317,8 @@ func (e *Encoder) grow() {
 	}
 }
 
-func hashFlow(f *packet.Flow) uint64 {
+// Hash is the hash of a flow by which batches find it.
+func Hash(f *packet.Flow) uint64 {
 	const k1, k2 = 0x9e3779b97f4a7c15, 0xd6e8feb86659fd93
 	le := binary.LittleEndian
 	c := &f.Carriers[0]
