@@ -185,9 +185,11 @@ down: ## stop what make up started; its data stay (FILES=… as there)
 logs: ## follow the logs of what make up started
 	$(COMPOSE) $(FILES) logs --follow --tail 20
 
+# Within the container, so that nobody else's certificate can be in its place.
 .PHONY: sql
 sql: ## a SQL prompt on the ClickHouse that make up started
-	@. deploy/compose/.env && $(COMPOSE) $(FILES) exec clickhouse clickhouse-client --user reader --password "$$CLICKHOUSE_READER_PASSWORD" --database tapweave
+	@. deploy/compose/.env && $(COMPOSE) $(FILES) exec clickhouse clickhouse-client $(if $(findstring tls.yml,$(FILES)),--secure --accept-invalid-certificate) \
+		--user reader --password "$$CLICKHOUSE_READER_PASSWORD" --database tapweave
 
 .PHONY: doctor
 doctor: ## say what is wrong with what make up started, and what to do

@@ -29,7 +29,7 @@ standin() { build "$@" --label "tapweave.standin=$sum"; }
 kafka() {
 	have apache/kafka:4.1.0 kafka/* && return
 	cp -r kafka "$work/kafka"
-	(cd "$work/kafka" && mvn -q -B -Dstyle.color=never dependency:copy-dependencies -DoutputDirectory=libs)
+	(cd "$work/kafka" && mvn -q -B -Dstyle.color=never dependency:copy-dependencies -DoutputDirectory=libs >/dev/null)
 	standin apache/kafka:4.1.0 "$work/kafka"
 }
 clickhouse() {

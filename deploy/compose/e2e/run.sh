@@ -26,7 +26,7 @@ done
 if [ $failed = 1 ]; then
 	echo "what failed:"
 	awk '
-		/^ +[a-z_]+_test\.go:[0-9]+: / { told = !/: [0-9.]+ s$|: logs of the containers:$/ }
+		/^ +[a-z_]+_test\.go:[0-9]+: / { told = !/: [0-9.]+ (s$|MB, )|: logs of the containers:$/ }
 		/^(===|---|FAIL|ok|PASS)/ { told = 0 }
 		told || /^--- (FAIL|SKIP)|^panic: /' "$log" | cut -c1-600 | tail -30
 	exit 1

@@ -44,6 +44,7 @@ func TestCompose(t *testing.T) {
 	c.step("demo", func() {
 		c.compose("--profile", "demo", "run", "--rm", "demo")
 		c.rowsEqual(want)
+		c.prompt(len(want))
 	})
 	c.step("documents for a SIEM", func() { c.documents() })
 	c.step("metrics and rules", func() { c.prometheus() })
@@ -125,6 +126,7 @@ func TestCompose(t *testing.T) {
 		c.up()
 		c.compose("--profile", "demo", "run", "--rm", "demo")
 		c.rowsEqual(want)
+		c.prompt(len(want))
 	})
 }
 
@@ -134,7 +136,7 @@ func newComposition(t *testing.T) *composition {
 		t.Skip("needs a Docker engine: make e2e")
 	}
 	c := &composition{t: t, program: program, dir: t.TempDir(), files: []string{"docker-compose.yml"}}
-	for _, path := range []string{"docker-compose.yml", "deploy/compose", "deploy/clickhouse", "deploy/standalone/sample"} {
+	for _, path := range []string{"docker-compose.yml", "Makefile", "deploy/compose", "deploy/clickhouse", "deploy/standalone/sample"} {
 		to := filepath.Join(c.dir, filepath.Dir(path))
 		if err := os.MkdirAll(to, 0o755); err != nil {
 			t.Fatal(err)
@@ -252,6 +254,21 @@ func (c *composition) value(sql string) float64 {
 		return v.(float64)
 	}
 	return 0
+}
+
+// prompt wants make sql to be a SQL prompt, by which so many sessions can be counted.
+func (c *composition) prompt(sessions int) {
+	c.t.Helper()
+	files := ""
+	for _, f := range c.files {
+		files += " --file " + f
+	}
+	cmd := exec.Command("make", "sql", "COMPOSE="+strings.Join(c.program, " ")+" --project-name tapweave-test", "FILES="+files)
+	cmd.Dir = c.dir
+	cmd.Stdin = strings.NewReader("SELECT count() FROM sessions")
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != fmt.Sprintln(sessions) {
+		c.t.Errorf("make sql: %v: %q, want %d", err, out, sessions)
+	}
 }
 
 func (c *composition) eventually(most time.Duration, holds func() error) {

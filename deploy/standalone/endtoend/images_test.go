@@ -209,22 +209,27 @@ func (c *composition) examined(want string) {
 	cmd.Stderr = &failed
 	out, err := cmd.Output()
 	var errs []string
-	areas := map[string]bool{}
+	areas, broken := map[string]bool{}, false
 	for line := range bytes.Lines(out) {
 		var l struct{ Area, Status, Text string }
 		if err := json.Unmarshal(line, &l); err != nil {
 			c.t.Fatalf("%v: %s", err, line)
 		}
 		areas[l.Area] = true
-		if l.Status == "error" && !strings.HasPrefix(l.Text, "disk ") { // how full this machine's is does not matter
-			errs = append(errs, l.Text)
+		if l.Status == "error" {
+			broken = true
+			if !strings.HasPrefix(l.Text, "disk ") { // how full this machine's is does not matter
+				errs = append(errs, l.Text)
+			}
 		}
 	}
 	if fmt.Sprint(areas) != "map[clickhouse:true clock:true kafka:true lag:true loss:true service:true]" {
 		c.t.Errorf("doctor looked at %v\n%s", areas, failed.Bytes())
 	}
-	switch {
-	case want == "" && (err != nil || len(errs) > 0), want != "" && (err == nil || len(errs) != 1 || !strings.HasPrefix(errs[0], want)):
-		c.t.Errorf("doctor ended with %v, and found %q, want %q", err, errs, want)
+	if (err != nil) != broken {
+		c.t.Errorf("doctor ended with %v:\n%s", err, out)
+	}
+	if want == "" && len(errs) > 0 || want != "" && (len(errs) != 1 || !strings.HasPrefix(errs[0], want)) {
+		c.t.Errorf("doctor found %q, want %q", errs, want)
 	}
 }
