@@ -154,6 +154,56 @@ func TestMorePartitions(t *testing.T) {
 	}
 }
 
+// The number of input partitions shrinks as the operator's page says: everything is read first, then the group's offsets
+// are set to the end, as a tool does it that knows no metadata, then the setting. Nothing is lost or counted twice.
+func TestFewerPartitions(t *testing.T) {
+	t.Parallel()
+	const few = 2
+	b := newBench(t)
+	b.topics(partitions)
+	first := synthetic.Write(options(26, 100))
+	b.feed(first.Records)
+	s := b.start("before")
+	newView(b).complete(first)
+	epoch := s.owned[0].owner.Epoch()
+	s.stop()
+	b.emptied()
+	var offsets []kafkago.OffsetCommit
+	for p := range partitions {
+		_, end, err := b.client.Offsets(t.Context(), record.TopicPackets, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		offsets = append(offsets, kafkago.OffsetCommit{Partition: p, Offset: end})
+	}
+	topic := b.config.TopicPrefix + record.TopicPackets
+	r, err := b.admin().OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{
+		GroupID: b.config.TopicPrefix + Group, GenerationID: -1, Topics: map[string][]kafkago.OffsetCommit{topic: offsets},
+	})
+	if err == nil {
+		for _, p := range r.Topics[topic] {
+			err = errors.Join(err, p.Error)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options(27, 200)
+	o.Partitions, o.First, o.Restarts, o.Start = few, 5000, 1, o.Start.Add(15*time.Minute)
+	second := synthetic.Write(o)
+	c := config(b.config, "after")
+	c.Partitions = few
+	s = b.startWith(c)
+	s.waitReady()
+	if now := s.owned[0].owner.Epoch(); len(s.owned) != few || now.Log <= epoch.Log {
+		t.Errorf("%d partitions, epoch %v after %v", len(s.owned), now, epoch)
+	}
+	b.feed(first.Records[:10]) // of a collector that was forgotten
+	b.feed(second.Records)
+	newView(b).complete(&synthetic.Log{Sessions: slices.Concat(first.Sessions, second.Sessions)})
+	s.stop()
+}
+
 // Records of others on tapweave.sessions and tapweave.state say nothing about numbers, and do no harm.
 func TestForeignRecords(t *testing.T) {
 	t.Parallel()
