@@ -89,6 +89,10 @@ func (c *coder) uvarint(v *uint64) {
 	}
 	if len(c.buf)-c.at < binary.MaxVarintLen64 {
 		c.fill(binary.MaxVarintLen64)
+	} else if b := c.buf[c.at]; b < 0x80 { // most are short
+		*v = uint64(b)
+		c.at++
+		return
 	}
 	var n int
 	if c.err == nil {
