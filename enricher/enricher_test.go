@@ -47,6 +47,8 @@ const (
 	// for its metrics, and with snapshots at their usual pace.
 	childPartitions = "TAPWEAVE_TEST_ENRICHER_PARTITIONS"
 	childAdmin      = "TAPWEAVE_TEST_ENRICHER_ADMIN"
+	// childEvery, where set, is the least time between its snapshots.
+	childEvery = "TAPWEAVE_TEST_ENRICHER_EVERY"
 )
 
 // quick is how often snapshots are taken in tests.
@@ -66,6 +68,9 @@ func TestMain(m *testing.M) {
 	every := quick
 	if n, err := strconv.Atoi(os.Getenv(childPartitions)); err == nil {
 		c.Partitions, c.Admin.Listen, every = n, os.Getenv(childAdmin), snapshotEvery
+	}
+	if d, err := time.ParseDuration(os.Getenv(childEvery)); err == nil {
+		every = d
 	}
 	s, err := New(c, Dependencies{})
 	if err == nil {

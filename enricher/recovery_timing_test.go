@@ -3,15 +3,19 @@ package enricher
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
 
 	"github.com/tapweave/tapweave/enricher/output"
 	"github.com/tapweave/tapweave/proto/batch"
@@ -188,11 +192,7 @@ func BenchmarkSnapshot(b *testing.B) {
 			b.ReportMetric(float64(size)/float64(sessions), "B/session")
 			b.ReportMetric(saving.Seconds()/n, "cpu-s/save")
 			b.ReportMetric(loading.Seconds()/n, "cpu-s/load")
-			// A fold stands still for its snapshot for one part in snapshotShare at most, and rests for snapshotEvery.
-			packets := folding.Seconds() / n / 200_000
-			every := max(snapshotEvery.Seconds(), snapshotShare*saving.Seconds()/n)
-			b.ReportMetric(packets*1e9, "cpu-ns/packet")
-			b.ReportMetric(every/(every+saving.Seconds()/n), "throughput")
+			b.ReportMetric(folding.Seconds()/n/200_000*1e9, "cpu-ns/packet")
 		})
 	}
 }
@@ -206,30 +206,41 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// lag asks an enricher how old the packets are that it folds: the oldest of its partitions, of which there are n.
-func lag(address string, n int) (time.Duration, error) {
+// asked asks an enricher for one of its gauges: the values of those partitions that it has.
+func asked(address, gauge string) (values []float64, err error) {
 	client := http.Client{Timeout: time.Second}
 	r, err := client.Get("http://" + address + "/metrics")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer r.Body.Close()
-	most, seen := time.Duration(0), 0
 	for s := bufio.NewScanner(r.Body); s.Scan(); {
-		if value, ok := strings.CutPrefix(s.Text(), "tapweave_enricher_lag_seconds{"); ok {
+		if value, ok := strings.CutPrefix(s.Text(), "tapweave_enricher_"+gauge+"{"); ok {
 			_, value, _ = strings.Cut(value, " ")
 			v, err := strconv.ParseFloat(value, 64)
 			if err != nil {
-				return 0, err
+				return nil, err
 			}
-			seen++
-			most = max(most, time.Duration(v*1e9))
+			values = append(values, v)
 		}
 	}
-	if seen < n {
-		return 0, fmt.Errorf("%d of %d partitions", seen, n)
+	return values, nil
+}
+
+// lag asks enrichers how old the packets are that they fold: the oldest of all partitions, of which there are n.
+func lag(n int, addresses ...string) (time.Duration, error) {
+	var all []float64
+	for _, a := range addresses {
+		values, err := asked(a, "lag_seconds")
+		if err != nil && len(addresses) == 1 {
+			return 0, err
+		}
+		all = append(all, values...)
 	}
-	return most, nil
+	if len(all) != n {
+		return 0, fmt.Errorf("%d of %d partitions", len(all), n)
+	}
+	return time.Duration(slices.Max(all) * 1e9), nil
 }
 
 // BenchmarkRecovery kills an enricher with SIGKILL while packets come, starts another at once, and measures how long it
@@ -286,7 +297,7 @@ func recovery(tb *testing.B, sessions int, kill bool) {
 	defer func() { close(stop); <-stopped }()
 	wait := func() {
 		for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
-			d, err := lag(address, partitions)
+			d, err := lag(partitions, address)
 			if err == nil && d < 2*time.Second {
 				return
 			}
@@ -307,10 +318,196 @@ func recovery(tb *testing.B, sessions int, kill bool) {
 		began = time.Now()
 	}
 	next := start()
+	steps := map[string]int{"joined the group": 1, "loaded a snapshot": partitions, "took the partition over": partitions}
+	watched := make(chan struct{})
+	go func() { // beside, for the log is all that tells
+		defer close(watched)
+		for ; len(steps) > 0; time.Sleep(20 * time.Millisecond) {
+			for step, n := range steps {
+				if strings.Count(next.log.String(), step) >= n {
+					tb.ReportMetric(time.Since(began).Seconds(), "s/"+strings.Fields(step)[0])
+					delete(steps, step)
+				}
+			}
+		}
+	}()
 	wait()
 	tb.ReportMetric(time.Since(began).Seconds(), "s/recovery")
+	<-watched
 	if n := strings.Count(next.log.String(), "from=snapshot"); n != partitions {
 		tb.Fatalf("%d partitions from snapshots\n%s", n, next.log)
 	}
 	next.kill()
+	tb.ReportMetric((next.ProcessState.UserTime() + next.ProcessState.SystemTime()).Seconds(), "cpu-s")
+}
+
+// BenchmarkDurability lets enrichers fold the same backlog with 1 M sessions open, one with snapshots at their usual pace
+// and one without, by turns, and compares what they take of the processor, all in all: folding, saving, compressing, and
+// writing to a real Kafka. On two cores a backlog of less than 10 s has no snapshot in it, and tells nothing.
+func BenchmarkDurability(tb *testing.B) {
+	const partitions, sessions, packets = 16, 1_000_000, 30_000_000
+	b := newBench(tb)
+	b.topics(partitions)
+	c := newCrowd(sessions, partitions)
+	at := time.Now().Add(-5 * time.Minute).UnixNano() // no collector promises the future
+	write := func() {
+		at += int64(100 * time.Millisecond)
+		for p, value := range c.seal(tb, at) {
+			b.produce(p, kafka.Record{Value: value})
+		}
+	}
+	for c.open(20_000, at) {
+		write()
+	}
+	for range packets / 40_000 {
+		c.talk(40_000, at)
+		write()
+	}
+	// fold returns what an enricher takes to fold all of it, and how many snapshots it stored.
+	fold := func(every time.Duration) (cpu time.Duration, snapshots int) {
+		b.emptied()
+		// It begins with the first record again.
+		group := b.config.TopicPrefix + Group
+		if r, err := b.admin().DeleteGroups(tb.Context(), &kafkago.DeleteGroupsRequest{GroupIDs: []string{group}}); err != nil || r.Errors[group] != nil && !errors.Is(r.Errors[group], kafkago.GroupIdNotFound) {
+			tb.Fatal(err, r)
+		}
+		b.wait("empty topics", func() (bool, string) {
+			own := []string{b.config.TopicPrefix + record.TopicSessions, b.config.TopicPrefix + record.TopicState}
+			r, err := b.admin().DeleteTopics(tb.Context(), &kafkago.DeleteTopicsRequest{Topics: own})
+			if err == nil {
+				err = errors.Join(r.Errors[own[0]], r.Errors[own[1]])
+			}
+			return errors.Is(err, kafkago.UnknownTopicOrPartition), fmt.Sprint(err)
+		})
+		b.topics(partitions)
+		address := freeAddress(tb)
+		e := b.child(childPartitions+"="+strconv.Itoa(partitions), childAdmin+"="+address, childEvery+"="+every.String())
+		for end := time.Now().Add(5 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+			behind, err := asked(address, "records_behind")
+			open, _ := asked(address, "sessions_open")
+			if err == nil && len(behind) == partitions && slices.Max(behind) < 5 && len(open) == partitions && slices.Min(open) > sessions/partitions/2 {
+				break
+			}
+			if time.Now().After(end) {
+				tb.Fatalf("behind by %v records: %v\n%s", behind, err, e.log)
+			}
+		}
+		e.kill()
+		return e.ProcessState.UserTime() + e.ProcessState.SystemTime(), int(b.end(record.TopicState, partitions))
+	}
+	var with, without time.Duration
+	var stored int
+	for tb.Loop() {
+		cpu, _ := fold(time.Hour)
+		without += cpu
+		cpu, n := fold(snapshotEvery)
+		with, stored = with+cpu, stored+n
+	}
+	runs := float64(tb.N)
+	if least := 2*partitions + sessions*50/record.MaxBytes; float64(stored)/runs < float64(least) {
+		tb.Fatalf("%v records of snapshots a run, less than %d: the backlog is too short", float64(stored)/runs, least)
+	}
+	tb.ReportMetric(float64(c.packets)*runs/with.Seconds(), "packets/cpu-s")
+	tb.ReportMetric(float64(c.packets)*runs/without.Seconds(), "without-packets/cpu-s")
+	tb.ReportMetric(float64(stored)/runs, "state-records")
+	tb.ReportMetric(without.Seconds()/with.Seconds(), "throughput")
+}
+
+// end returns how many records a topic has got so far.
+func (b *bench) end(topic string, partitions int) (n int64) {
+	b.Helper()
+	for p := range partitions {
+		_, end, err := b.client.Offsets(b.Context(), topic, p)
+		if err != nil {
+			b.Fatal(err)
+		}
+		n += end
+	}
+	return n
+}
+
+// BenchmarkRebalances lets an enricher join and leave another one ten times a minute while 1 M sessions are open and packets
+// come: in each turn every partition must get on, and at the end nothing may lag.
+func BenchmarkRebalances(tb *testing.B) {
+	const partitions, sessions, every = 16, 1_000_000, 6 * time.Second
+	b := newBench(tb)
+	b.topics(partitions)
+	c := newCrowd(sessions, partitions)
+	stays, guest := freeAddress(tb), freeAddress(tb)
+	start := func(address string) *child {
+		return b.child(childPartitions+"="+strconv.Itoa(partitions), childAdmin+"="+address)
+	}
+	start(stays)
+	write := func() {
+		for p, value := range c.seal(tb, time.Now().UnixNano()) {
+			b.produce(p, kafka.Record{Value: value})
+		}
+	}
+	for c.open(20_000, time.Now().UnixNano()) {
+		write()
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for tick := time.NewTicker(200 * time.Millisecond); ; {
+			select {
+			case <-stop:
+				tick.Stop()
+				return
+			case <-tick.C:
+				c.talk(1000, time.Now().UnixNano())
+				write()
+			}
+		}
+	}()
+	defer func() { close(stop); <-stopped }()
+	calm := func() {
+		for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+			d, err := lag(partitions, stays, guest)
+			if err == nil && d < 2*time.Second {
+				return
+			}
+			if time.Now().After(end) {
+				tb.Fatalf("the lag is %v: %v", d, err)
+			}
+		}
+	}
+	calm()
+	time.Sleep(25 * time.Second) // for snapshots of all sessions
+	for tb.Loop() {
+		var worst time.Duration
+		var visitor *child
+		caught := 0 // turns in which all was caught up with
+		const turns = 10
+		for range turns {
+			if visitor == nil {
+				visitor = start(guest)
+			} else {
+				visitor.Process.Signal(syscall.SIGTERM)
+				go func(v *child) { v.Wait() }(visitor)
+				visitor = nil
+			}
+			up := false
+			for end := time.Now().Add(every); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+				if d, err := lag(partitions, stays, guest); err == nil {
+					worst, up = max(worst, d), up || d < every
+				}
+			}
+			if up {
+				caught++
+			}
+		}
+		began := time.Now()
+		calm()
+		tb.ReportMetric(worst.Seconds(), "s/worst-lag")
+		tb.ReportMetric(float64(caught)/turns, "turns-caught-up")
+		tb.ReportMetric(time.Since(began).Seconds(), "s/calm")
+		if caught < turns/2 {
+			tb.Errorf("all partitions had got on in %d of %d turns", caught, turns)
+		}
+		if visitor != nil {
+			visitor.Process.Signal(syscall.SIGTERM)
+			visitor.Wait()
+		}
+	}
 }
