@@ -2,12 +2,13 @@
 # engine.sh COMMAND ARG…: runs a command with a Docker engine of its own, started as root with its data in
 # ${XDG_CACHE_HOME:-~/.cache}/tapweave/docker, and ended by its pid when the command ends. The command finds it in DOCKER_HOST.
 # docker.io, debootstrap and what else is missing comes from Debian. What the engine leaves in this machine's network goes as well,
-# unless another engine was here before.
+# unless another engine runs here.
 set -euo pipefail
 data=${XDG_CACHE_HOME:-$HOME/.cache}/tapweave/docker
 [ "$(id -u)" = 0 ] || { echo "engine.sh: a Docker engine is started as root" >&2; exit 1; }
 
-declare -A package=([dockerd]=docker.io [debootstrap]=debootstrap [iptables]=iptables [ip]=iproute2 [mvn]=maven)
+declare -A package=([dockerd]=docker.io [debootstrap]=debootstrap [iptables]=iptables [ip]=iproute2 [mvn]=maven
+	[sysctl]=procps [openssl]=openssl [wget]=wget)
 missing=()
 for program in "${!package[@]}"; do command -v "$program" >/dev/null || missing+=("${package[$program]}"); done
 if ((${#missing[@]})); then
@@ -21,7 +22,7 @@ exec 9>"$data/lock"
 flock -n 9 || { echo "engine.sh: another engine uses $data" >&2; exit 1; }
 run=$(mktemp -d /run/tapweave-docker-XXXXXX) # short: the paths of sockets have a limit
 export DOCKER_HOST=unix://$run/docker.sock
-others=$(iptables -S DOCKER 2>/dev/null || true)
+others=$(pgrep -x dockerd || true)
 policy=$(iptables -S FORWARD | head -1)
 forward=$(sysctl -n net.ipv4.ip_forward)
 # Should this script itself be killed, the engine still ends.
