@@ -2,11 +2,14 @@ package source
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,10 +27,16 @@ func database(t testing.TB, kind string, recordSize int, networks map[string]mmd
 	if err != nil {
 		t.Fatal(err)
 	}
-	for prefix, v := range networks {
-		_, n, err := net.ParseCIDR(prefix)
+	var prefixes []netip.Prefix
+	for prefix := range networks {
+		prefixes = append(prefixes, netip.MustParsePrefix(prefix))
+	}
+	// What is inserted last stands: the longer ones.
+	slices.SortFunc(prefixes, func(a, b netip.Prefix) int { return cmp.Or(a.Bits()-b.Bits(), a.Addr().Compare(b.Addr())) })
+	for _, prefix := range prefixes {
+		_, n, err := net.ParseCIDR(prefix.String())
 		if err == nil {
-			err = tree.Insert(n, v)
+			err = tree.Insert(n, networks[prefix.String()])
 		}
 		if err != nil {
 			t.Fatal(err)
