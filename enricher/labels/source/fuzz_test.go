@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/maxmind/mmdbwriter/mmdbtype"
+
 	"github.com/tapweave/tapweave/enricher/labels"
 )
 
@@ -15,6 +17,7 @@ func FuzzFiles(f *testing.F) {
 	for _, s := range []string{
 		nics, vnets, vms, publicIPs, serviceTags, instances, subnets, enis, kubectl, bundle, misp,
 		"networks:\n  - {prefix: 10.0.0.0/8, vnet: a}\n", "prefix,name\n10.0.0.0/8,x\n", "1.0.0.0,1.0.0.255,AU\n1.0.0.9,1.0.2.0,DE\n",
+		string(database(f, "test", 24, map[string]mmdbtype.Map{"192.0.2.0/24": nested("DE"), "2001:db8::/48": system(64500, "x"), "198.51.100.0/25": flat("FR")})),
 		"192.0.2.1\n*.example.com\n", "ip,name,confidence,expires\n192.0.2.1,x,5,2026-01-01\n", "\xff\xfea\x00",
 	} {
 		for i := range uint8(5) {
