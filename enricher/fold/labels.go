@@ -21,7 +21,8 @@ type labelling struct {
 	source LabelSource
 	set    *labels.Set // nil: none
 	named  namedSet
-	cache  []cachedEnd // what was looked up, by a hash of the address
+	cache  []cachedEnd // what was looked up, by a hash of the address; it grows with what is asked for
+	cached int         // entries written since it grew
 }
 
 // namedSet is a label set as the log names it. No parts: none.
@@ -40,8 +41,11 @@ type cachedEnd struct {
 	span    labels.Span
 }
 
-// cachedEnds is how many addresses are kept of those looked up, a power of two.
-const cachedEnds = 1 << 12
+// How many addresses are kept of those looked up, at first and at most; powers of two.
+const (
+	fewCachedEnds  = 1 << 6
+	mostCachedEnds = 1 << 12
+)
 
 // Label says where label sets come from, and fetches the one in force. An error ends the fold.
 func (f *Fold) Label(source LabelSource) error {
@@ -94,7 +98,7 @@ func (f *Fold) fetch() error {
 	case l.set == nil:
 		l.cache = nil
 	case was == nil:
-		l.cache = make([]cachedEnd, cachedEnds)
+		l.cache, l.cached = make([]cachedEnd, fewCachedEnds), 0
 	case was.Digest() != l.set.Digest():
 		clear(l.cache)
 	}
@@ -121,12 +125,18 @@ func (f *Fold) label(s *Session) {
 
 // known is what is known of an address.
 func (f *Fold) known(tenant string, a *packet.Addr, at int64) *labels.End {
-	h := (binary.LittleEndian.Uint64(a[:]) ^ binary.LittleEndian.Uint64(a[8:])) * 0x9e3779b97f4a7c15
-	c := &f.labelling.cache[h>>32%cachedEnds]
-	if c.end == nil || c.address != *a || c.tenant != tenant || !c.span.Holds(at) {
-		c.address, c.tenant = *a, tenant
-		c.end, c.span = f.labelling.set.End(tenant, *a, at)
+	l := &f.labelling
+	h := (binary.LittleEndian.Uint64(a[:]) ^ binary.LittleEndian.Uint64(a[8:])) * 0x9e3779b97f4a7c15 >> 32
+	c := &l.cache[h&uint64(len(l.cache)-1)]
+	if c.end != nil && c.address == *a && c.tenant == tenant && c.span.Holds(at) {
+		return c.end
 	}
+	if l.cached++; l.cached > len(l.cache) && len(l.cache) < mostCachedEnds {
+		l.cache, l.cached = make([]cachedEnd, 4*len(l.cache)), 1
+		c = &l.cache[h&uint64(len(l.cache)-1)]
+	}
+	c.address, c.tenant = *a, tenant
+	c.end, c.span = l.set.End(tenant, *a, at)
 	return c.end
 }
 

@@ -81,6 +81,7 @@ var derived = map[string]string{
 	"labelling.source":     "given to Label",
 	"labelling.set":        "fetched by its name",
 	"labelling.cache":      "looked up again",
+	"labelling.cached":     "the cache",
 	"watched.of":           "the list",
 	"watched.list":         "saved but for what has ended; the test goes on with what is in it",
 }
