@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -117,7 +119,10 @@ func (s *Service) runLabels(ctx context.Context) {
 	told := ""
 	source.Watch(ctx, s.config.Labels, func() {
 		began := time.Now()
-		set, parts, err := c.Compile()
+		var set *labels.Set
+		var parts []source.Compiled
+		var err error
+		beside(func() { set, parts, err = c.Compile() })
 		if err != nil {
 			if s.counts.labelsRefused.Inc(); told != err.Error() {
 				told = err.Error()
@@ -138,6 +143,40 @@ func (s *Service) runLabels(ctx context.Context) {
 		}
 		s.log.Info("read labels", "set", set.Digest(), "entries", fmt.Sprint(sizes), "took", time.Since(began).Round(time.Millisecond))
 	})
+}
+
+// spare counts who works beside the folds.
+var spare struct {
+	sync.Mutex
+	busy   int
+	before int // GOMAXPROCS
+}
+
+// beside does work that takes long. Go's scheduler takes a processor away from a goroutine that computes after 10 ms, and
+// not before: with two processors, one of them the garbage collector's for a while, folds wait for that. With one more
+// than there are, the kernel shares them out, and lets those go first that were asleep: the longest wait of a fold while
+// a million indicators are loaded is half as long.
+func beside(work func()) {
+	change := func(n int) {
+		spare.Lock()
+		defer spare.Unlock()
+		was := spare.busy
+		spare.busy += n
+		_, fixed := os.LookupEnv("GOMAXPROCS")
+		switch {
+		case was == 0:
+			spare.before = runtime.GOMAXPROCS(0)
+			runtime.GOMAXPROCS(spare.before + 1)
+		case spare.busy > 0:
+		case fixed:
+			runtime.GOMAXPROCS(spare.before)
+		default:
+			runtime.SetDefaultGOMAXPROCS() // which goes on to follow the limits of a container
+		}
+	}
+	change(1)
+	defer change(-1)
+	work()
 }
 
 // label appends control records to the partition that name the label set that is to be in force: when the partition
@@ -231,14 +270,17 @@ func (p *partition) storePart(ctx context.Context, part source.Compiled) (*pb.La
 
 // packPart returns a part, compressed and cut to the size of records. It takes one processor at most: the folds have
 // the others.
-func packPart(b []byte) ([][]byte, error) {
-	var c chunker
-	z, err := zstd.NewWriter(&c, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true))
-	if err == nil {
-		_, err = z.Write(b)
-		err = errors.Join(err, z.Close())
-	}
-	return c.chunks, err
+func packPart(b []byte) (chunks [][]byte, err error) {
+	beside(func() {
+		var c chunker
+		var z *zstd.Encoder
+		if z, err = zstd.NewWriter(&c, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true)); err == nil {
+			_, err = z.Write(b)
+			err = errors.Join(err, z.Close())
+		}
+		chunks = c.chunks
+	})
+	return chunks, err
 }
 
 // labelSource gives the fold the label sets that the log names.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -124,7 +125,9 @@ func BenchmarkReload(b *testing.B) {
 		each       = 6  // seconds for a list
 		most       = 60 // for all, on a slow machine
 	)
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(min(2, runtime.NumCPU())))
+	processors := min(2, runtime.NumCPU())
+	b.Setenv("GOMAXPROCS", strconv.Itoa(processors))
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(processors))
 	log := newPacedLog(b, partitions, 100_000, every, most*second, 500_000/second)
 	dir := b.TempDir()
 	var files []string
