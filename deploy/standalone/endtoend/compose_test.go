@@ -36,7 +36,6 @@ type composition struct {
 // TAPWEAVE_COMPOSE how compose is called.
 func TestCompose(t *testing.T) {
 	c := newComposition(t)
-	t.Parallel()
 	root, sample := c.dir, filepath.Join(c.dir, "deploy/standalone/sample/sample.pcap")
 	want, packets := asRead(t, sample)
 

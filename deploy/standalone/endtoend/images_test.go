@@ -77,7 +77,6 @@ func TestImages(t *testing.T) {
 	if os.Getenv("TAPWEAVE_DOCKER") == "" {
 		t.Skip("needs a Docker engine: make e2e")
 	}
-	t.Parallel() // with TestCompose, which waits more than it computes
 	const certificates = "etc/ssl/certs/ca-certificates.crt"
 	for _, program := range []string{"collector", "enricher", "sink", "tapweave"} {
 		i := inspect(t, "tapweave/"+program+":devel")
