@@ -47,6 +47,7 @@ clean() {
 }
 trap stop EXIT
 trap 'exit 130' INT TERM
+trap : PIPE # whoever reads the output may have been ended before
 for ((i = 0; ; i++)); do
 	/usr/bin/docker version >/dev/null 2>&1 && break
 	if ((i == 300)) || ! kill -0 "$pid" 2>/dev/null; then
