@@ -17,8 +17,8 @@ import (
 
 // BenchmarkLatency is how long it takes from a session's first packet until the session can be queried, and how much of that is
 // the sink's: from the time at which the enricher produced its record. All services are programs with their defaults, on one
-// machine with Kafka, ClickHouse and the sender. BENCH_CAPTURE is sent in a loop for a minute, with
-// BENCH_PPS packets a second: busy says how much of the machine that takes.
+// machine with Kafka, ClickHouse and the sender. BENCH_CAPTURE is sent with BENCH_PPS packets a second: busy says how much of the
+// machine that takes.
 func BenchmarkLatency(b *testing.B) {
 	path := os.Getenv("BENCH_CAPTURE")
 	if path == "" {
@@ -36,21 +36,18 @@ func BenchmarkLatency(b *testing.B) {
 	for _, v := range s.services {
 		s.ready(v)
 	}
-	send := func(d time.Duration) {
-		b.Helper()
-		ctx, cancel := context.WithTimeout(b.Context(), d)
-		defer cancel()
-		for ctx.Err() == nil {
-			in, err := replay.Open(path)
-			if err != nil {
-				b.Fatal(err)
-			}
-			if _, err := replay.Run(ctx, replay.Options{To: []string{udp}, PPS: pps}, []*replay.Capture{in}); err != nil && ctx.Err() == nil {
-				b.Fatal(err)
-			}
-		}
+	in, err := replay.Open(path)
+	if err != nil {
+		b.Fatal(err)
 	}
-	send(5 * time.Second) // until everything has warmed up
+	sending, stopSending := context.WithCancel(b.Context())
+	defer stopSending()
+	sent := make(chan error, 1)
+	go func() {
+		_, err := replay.Run(sending, replay.Options{To: []string{udp}, PPS: pps}, []*replay.Capture{in})
+		sent <- err
+	}()
+	time.Sleep(5 * time.Second) // until everything has warmed up
 	// Parts stay what one insert made of them, so that each says of its rows when they came.
 	s.query("SYSTEM STOP MERGES tapweave.sessions_versions")
 	ctx, stop := context.WithCancel(b.Context())
@@ -73,9 +70,15 @@ func BenchmarkLatency(b *testing.B) {
 	time.Sleep(time.Second)
 	from := time.Now()
 	idle, total := processor(b)
-	send(time.Minute)
+	select {
+	case err := <-sent:
+		b.Fatalf("the capture was over too soon: %v", err)
+	case <-time.After(40 * time.Second):
+	}
 	idleAfter, totalAfter := processor(b)
 	to := time.Now()
+	stopSending()
+	<-sent
 	time.Sleep(3 * time.Second)
 	stop()
 	<-watched
