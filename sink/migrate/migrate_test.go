@@ -198,6 +198,9 @@ func TestFromEarlier(t *testing.T) {
 					exec(fmt.Sprintf("INSERT INTO %s.%s SELECT %s, 1 FROM numbers(10)", c.Database, table, today))
 				}
 				exec(fmt.Sprintf("INSERT INTO %s.pipeline_stats (time, service, count) SELECT %s, 'sink', 3", c.Database, today))
+				now := fmt.Sprintf("toDateTime64(%d, 9, 'UTC')", time.Now().Unix()) // packets are kept for a day
+				exec(fmt.Sprintf("INSERT INTO %s.packets (time, session_id, data) SELECT %s, lower(hex(number)), 'abc' FROM numbers(7)", c.Database, now))
+				exec(fmt.Sprintf("INSERT INTO %s.alerts (time, kind, session_id) SELECT %s, 'overlap', lower(hex(number)) FROM numbers(5)", c.Database, today))
 
 				m := migrator(t, c)
 				m.Retention = migrate.Retention{}
@@ -221,6 +224,8 @@ func TestFromEarlier(t *testing.T) {
 					"SELECT toUInt64(sum(sessions)) FROM %[1]s.traffic_1m":                10,
 					"SELECT toUInt64(sum(sessions)) FROM %[1]s.traffic_1h":                10,
 					"SELECT sum(count) FROM %[1]s.pipeline_stats":                         3,
+					"SELECT countIf(data = 'abc') FROM %[1]s.packets":                     7,
+					"SELECT countIf(kind = 'overlap') FROM %[1]s.alerts":                  5,
 					"SELECT uniqExact(toDate(created_time)) FROM %[1]s.sessions_versions": 2,
 					"SELECT toUInt64(max(version)) FROM %[1]s.schema_migrations":          uint64(migrate.Version()),
 				} {
