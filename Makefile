@@ -95,6 +95,15 @@ soak: ## the collector at overload for SOAK (1m), and a Kafka that is away for a
 	@$(call go,soak)
 	cd deploy/standalone && SOAK=$(SOAK) go test -count=1 -p 1 -timeout 0 -v -run 'TestOverload|TestKafkaAway' ./load ./endtoend
 
+# Every saved query finds what is hidden among many sessions, and says how long that takes.
+SESSIONS ?= 10000000
+.PHONY: saved
+saved: ## the saved queries on SESSIONS (10000000) made-up sessions
+	@$(call go,saved)
+	@$(call clickhouse,saved)
+	@$(MAKE) bin/testservers
+	@cd deploy/standalone && SESSIONS=$(SESSIONS) ../../bin/testservers -kafka=false -- go test -count=1 -timeout 60m -v -run TestSavedOnGenerated ./query
+
 .PHONY: fuzz
 fuzz: ## run every fuzz target for a while (FUZZTIME=10s), and the fold on 10,000 random conversations
 	@$(call go,fuzz)

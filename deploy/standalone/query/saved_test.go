@@ -12,6 +12,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -331,9 +332,11 @@ func cmpNumber(v any) float64 {
 
 // onGenerated are those whose columns come from payload, labels or scans, on made up sessions; see generated.sql.
 var onGenerated = map[string]func(t *testing.T, c clickhouse.Config, d query.Database){
-	"ssh-attempts": func(t *testing.T, _ clickhouse.Config, d query.Database) {
+	"ssh-attempts": func(t *testing.T, c clickhouse.Config, d query.Database) {
+		// No longer than the scan, for the answer ends at a thousand rows.
+		end := clickhousetest.Value[string](t, d.Server, c, "SELECT toString(toDateTime(max(start_time), 'UTC') + 1) FROM %[1]s.sessions_versions WHERE src_ip = '10.0.2.99' AND conn_state = 'S0'")
 		n := 0
-		for _, r := range answer(t, d, "ssh-attempts", with(day, "from", "2026-03-01 12:00:00", "to", "2026-03-01 13:00:00")) {
+		for _, r := range answer(t, d, "ssh-attempts", with(day, "from", "2026-03-01 12:00:00", "to", end)) {
 			if r["src_ip"] == "10.0.2.99" && r["outcome"] == "no answer" && r["origin"] == "inside" {
 				n++
 			}
@@ -376,7 +379,9 @@ var onGenerated = map[string]func(t *testing.T, c clickhouse.Config, d query.Dat
 		}
 	},
 	"port-scans": func(t *testing.T, _ clickhouse.Config, d query.Database) {
-		if got := answer(t, d, "port-scans", with(day, "ports", "1000")); len(got) != 1 || got[0]["src_ip"] != "10.0.2.99" || got[0]["dst_ip"] != "10.0.3.4" || got[0].number("refused") < 1980 || got[0].number("ports_tried") < 1980 {
+		// Of very many sessions, those of a busy pair have as many ports, but are not refused.
+		got := answer(t, d, "port-scans", with(day, "ports", "1000"))
+		if r := find(got, row{"src_ip": "10.0.2.99", "dst_ip": "10.0.3.4"}); r.number("refused") < 1980 || r.number("ports_tried") < 1980 || sum(got, "refused") > 2*r.number("refused") {
 			t.Errorf("%v", got)
 		}
 	},
@@ -524,11 +529,20 @@ func TestSavedOnCaptures(t *testing.T) {
 	}
 }
 
-// TestSavedOnGenerated asks them for what is hidden among many sessions.
+// TestSavedOnGenerated asks them for what is hidden among many sessions: 100,000, or as many as SESSIONS says. make saved
+// does so with 10 M.
 func TestSavedOnGenerated(t *testing.T) {
-	c, d := generate(t, 100_000)
+	n, err := strconv.Atoi(cmp.Or(os.Getenv("SESSIONS"), "100000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, d := generate(t, n)
 	for name, check := range onGenerated {
-		t.Run(name, func(t *testing.T) { check(t, c, d) })
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			check(t, c, d)
+			t.Logf("%v", time.Since(began).Round(time.Millisecond))
+		})
 	}
 	t.Run("page", func(t *testing.T) { analyst(t, d) })
 }
