@@ -79,7 +79,7 @@ test: ## vet and test every module on a real Kafka and a real ClickHouse, fetche
 # Tests alone; those that find no servers in the environment are skipped.
 .PHONY: test-modules
 test-modules:
-	@$(call each,go vet ./... && go test -timeout 10m $(TESTFLAGS) ./...)
+	@$(call each,go vet ./... && go test -timeout 30m $(TESTFLAGS) ./...)
 
 .PHONY: bench
 bench: ## print the benchmark table: our figures beside those of peers, measured in the same run
