@@ -30,8 +30,9 @@ const maxSkewed = 256
 // of the owner's. Two voices cannot tell who is right.
 //
 // What was heard before its last word may be old: when the log could not be written for a while, whoever comes
-// back first differs from all others. So a producer that was in step is skewed from the second word on that says
-// so; between the two the others have spoken again.
+// back first, or is new then, is ahead of all others. So a producer is skewed from the second word on that says so;
+// between the two the others have spoken again, and packets of the future wait. Only one that is behind from its first
+// word on is skewed at once: that is no outage's doing, and its packets would be too late.
 func (f *Fold) hear(p *producer, clock int64) {
 	f.words++
 	since := p.word
@@ -56,7 +57,7 @@ func (f *Fold) hear(p *producer, clock int64) {
 	}
 	ahead := p.offset - f.median(all)
 	off := max(ahead, -ahead) > int64(f.set.MaxClockSkew)
-	newly := off && !p.skewed && (p.suspect || !p.judged)
+	newly := off && !p.skewed && (p.suspect || !p.judged && ahead < 0)
 	p.skewed = off && (p.skewed || newly)
 	p.suspect, p.judged, p.ahead = off, true, ahead
 	if newly {
