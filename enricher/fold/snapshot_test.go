@@ -296,7 +296,7 @@ func FuzzLoad(f *testing.F) {
 		if g.set.MaxDatagrams < 1 || g.set.MaxSessions < 1 {
 			return // settings are checked by whoever loads
 		}
-		n := &bench{t: t, f: g, offset: 100, sequence: map[string]uint64{"one": 50, "two": 50}}
+		n := &bench{t: t, f: g, offset: 100, damaged: true, sequence: map[string]uint64{"one": 50, "two": 50}}
 		for i := range 20 {
 			at := time.Duration(i) * time.Second
 			n.send("one", at, pk{at: at, from: "a/1", flags: "P.", seq: uint32(101 + i*100), ack: 501, n: 100})

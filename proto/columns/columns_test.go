@@ -583,7 +583,11 @@ func FuzzRead(f *testing.F) {
 			return
 		}
 		rows.Count = uint32(s.Rows)
-		if n := allocated(func() { readAny(rows) }); n > 1<<20+200*uint64(len(b)) {
+		n := allocated(func() { readAny(rows) })
+		for range 3 { // others of the process allocate, too
+			n = min(n, allocated(func() { readAny(rows) }))
+		}
+		if n > 1<<20+200*uint64(len(b)) {
 			t.Fatalf("%d bytes allocated for %d", n, len(b))
 		}
 	})
