@@ -152,6 +152,11 @@ func (g *fragments) remove(f *Fold, d *datagram) {
 	} else {
 		g.tail = d.prev
 	}
+	g.expireFirst(f)
+}
+
+// expireFirst sets when the first of the datagrams expires.
+func (g *fragments) expireFirst(f *Fold) {
 	g.due = math.MaxInt64
 	if g.head != nil {
 		g.due = expires(g.head.first, int64(f.set.FragmentTimeout))

@@ -751,7 +751,6 @@ func (g *fragments) save(c *coder, k *copies) {
 		}
 		num(c, &session)
 	}
-	num(c, &g.due)
 	n = len(k.datagrams)
 	num(c, &n)
 	for n := k.head; n < k.tail && len(k.datagrams) > 0; n++ {
@@ -795,7 +794,7 @@ func (g *fragments) load(c *coder, f *Fold) {
 			g.add(d, 0)
 		}
 	}
-	num(c, &g.due)
+	g.expireFirst(f)
 	num(c, &n)
 	for ; n > 0 && c.err == nil; n-- {
 		var at, i int
@@ -850,7 +849,5 @@ func (f *Fold) Set(set Settings) {
 			f.rearm(s)
 		}
 	}
-	if d := f.fragments.head; d != nil {
-		f.fragments.due = expires(d.first, int64(set.FragmentTimeout))
-	}
+	f.fragments.expireFirst(f)
 }

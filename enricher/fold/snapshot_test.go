@@ -68,6 +68,7 @@ var derived = map[string]string{
 	"fragments.open":       "saved as a list; the test goes on with its datagrams",
 	"fragments.head":       "saved as a list; the test goes on with its datagrams",
 	"fragments.tail":       "the datagrams in their order",
+	"fragments.due":        "the first of the datagrams",
 	"datagram.next":        "the datagrams in their order",
 	"datagram.prev":        "the datagrams in their order",
 	"datagram.session":     "saved by its number",
