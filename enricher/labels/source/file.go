@@ -2,12 +2,14 @@ package source
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
+	"reflect"
 	"strings"
 	"unicode/utf8"
 )
@@ -76,11 +78,22 @@ func content(path string) ([]byte, error) {
 
 const utf8Mark = "\xef\xbb\xbf"
 
-// encoding refuses UTF-16 by the beginning of a file.
+// encoding refuses UTF-16, and what is compressed, by the beginning of a file.
 func encoding(path string, head []byte) error {
+	if bytes.HasPrefix(head, []byte{0x1f, 0x8b}) {
+		return &Error{File: path, Reason: "is compressed; unpack it"}
+	}
 	head = head[:min(len(head), 64)]
 	if bytes.HasPrefix(head, []byte{0xff, 0xfe}) || bytes.HasPrefix(head, []byte{0xfe, 0xff}) || bytes.IndexByte(head, 0) >= 0 {
 		return &Error{path, 1, "is UTF-16; save it as UTF-8"}
+	}
+	return nil
+}
+
+// lineEnds refuses lines that end by a carriage return alone, which nobody takes for lines.
+func lineEnds(path string, b []byte) error {
+	if bytes.IndexByte(b, '\n') < 0 && bytes.IndexByte(bytes.TrimRight(b, "\r"), '\r') >= 0 {
+		return &Error{path, 1, "its lines end by carriage returns alone; save it with line feeds"}
 	}
 	return nil
 }
@@ -118,9 +131,23 @@ func (d *document) decode(v any) error {
 	case errors.As(err, &syntax):
 		return &Error{d.path, lineAt(d.bytes, syntax.Offset), syntax.Error()}
 	case errors.As(err, &kind):
-		return &Error{d.path, lineAt(d.bytes, kind.Offset), fmt.Sprintf("%s is %s where %s is wanted", kind.Field, kind.Value, kind.Type)}
+		return &Error{d.path, lineAt(d.bytes, kind.Offset), wanted(kind)}
 	}
 	return &Error{File: d.path, Reason: reason(err)}
+}
+
+// wanted says what a value of JSON is, and what it should be.
+func wanted(e *json.UnmarshalTypeError) string {
+	field := cmp.Or(e.Field, "an element")
+	switch e.Type.Kind() {
+	case reflect.Struct, reflect.Map:
+		return fmt.Sprintf("%s is %s where an object is wanted", field, e.Value)
+	case reflect.Slice:
+		return fmt.Sprintf("%s is %s where a list is wanted", field, e.Value)
+	case reflect.Uint8:
+		return fmt.Sprintf("%s is %s where a whole number of 0 to 100 is wanted", field, e.Value)
+	}
+	return fmt.Sprintf("%s is %s where %s is wanted", field, e.Value, e.Type)
 }
 
 // parsePrefix reads an address or a prefix.

@@ -27,7 +27,8 @@ type network struct {
 	name, subnet, vnet string
 	labels             []string
 	owner              pb.Network_Owner
-	file               int // place in the configuration
+	foreign            bool // said not to be one's own, within what is
+	file               int  // place in the configuration
 	where              string
 }
 
@@ -83,6 +84,7 @@ func (g *gatherer) json(d *document) error {
 	var top struct {
 		Values, Reservations, Subnets, NetworkInterfaces, Items *[]struct{}
 		Kind                                                    string
+		ID                                                      *string // of a single resource of az
 	}
 	if bytes.HasPrefix(bytes.TrimLeft(d.bytes, " \t\r\n"), []byte("[")) {
 		return g.az(d)
@@ -91,7 +93,7 @@ func (g *gatherer) json(d *document) error {
 		return err
 	}
 	switch {
-	case top.Reservations != nil, top.Subnets != nil, top.NetworkInterfaces != nil:
+	case top.ID == nil && (top.Reservations != nil || top.Subnets != nil || top.NetworkInterfaces != nil):
 		return g.aws(d)
 	case top.Items != nil:
 		return g.kubernetes(d)
@@ -178,7 +180,9 @@ func (n *network) differs(o *network) string {
 // which all have the same key, those of the same prefix are joined.
 func (n *network) inherit(o *network) {
 	n.name, n.subnet, n.vnet = cmp.Or(n.name, o.name), cmp.Or(n.subnet, o.subnet), cmp.Or(n.vnet, o.vnet)
-	n.owner = cmp.Or(n.owner, o.owner)
+	if n.owner == pb.Network_UNKNOWN && !(n.foreign && o.owner == pb.Network_OWN) {
+		n.owner, n.foreign = o.owner, n.foreign || o.foreign
+	}
 	keys := map[string]bool{}
 	if n.prefix != o.prefix || n.file != o.file {
 		for _, l := range n.labels {
@@ -224,8 +228,9 @@ func tags(m map[string]string) (l []string) {
 //	  - address: 10.1.2.4
 //	    name: vm-web-1
 func (g *gatherer) yaml(d *document) error {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(d.bytes, &doc); err != nil {
+	var doc, more yaml.Node
+	r := yaml.NewDecoder(bytes.NewReader(d.bytes))
+	if err := r.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
 		line, what := 0, strings.TrimPrefix(reason(err), "yaml: ")
 		if _, e := fmt.Sscanf(what, "line %d:", &line); e == nil {
 			_, what, _ = strings.Cut(what, ": ")
@@ -235,9 +240,12 @@ func (g *gatherer) yaml(d *document) error {
 	if len(doc.Content) == 0 || doc.Content[0].Kind != yaml.MappingNode {
 		return &Error{d.path, 1, "the keys networks and hosts are wanted, each with a list"}
 	}
+	if err := r.Decode(&more); !errors.Is(err, io.EOF) {
+		return &Error{d.path, more.Line, "more than one document; put all networks and hosts into one"}
+	}
 	top := doc.Content[0].Content
 	for i := 0; i+1 < len(top); i += 2 {
-		k, list := top[i], top[i+1]
+		k, list := top[i], anchored(top[i+1])
 		if k.Value != "networks" && k.Value != "hosts" {
 			return &Error{d.path, k.Line, fmt.Sprintf("unknown key %q, must be networks or hosts", k.Value)}
 		}
@@ -256,10 +264,24 @@ func (g *gatherer) yaml(d *document) error {
 	return nil
 }
 
-func (g *gatherer) yamlEntry(d *document, e *yaml.Node) error {
-	for e.Kind == yaml.AliasNode {
-		e = e.Alias
+// anchored is the node that an alias stands for.
+func anchored(n *yaml.Node) *yaml.Node {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
 	}
+	return n
+}
+
+// scalar is the text of a node: none of null.
+func scalar(n *yaml.Node) string {
+	if n.ShortTag() == "!!null" {
+		return ""
+	}
+	return n.Value
+}
+
+func (g *gatherer) yamlEntry(d *document, e *yaml.Node) error {
+	e = anchored(e)
 	wrong := func(n *yaml.Node, format string, args ...any) error {
 		return &Error{d.path, n.Line, fmt.Sprintf(format, args...)}
 	}
@@ -269,21 +291,26 @@ func (g *gatherer) yamlEntry(d *document, e *yaml.Node) error {
 	n := network{owner: pb.Network_OWN, where: fmt.Sprintf("%s:%d", d.path, e.Line)}
 	var prefixes []netip.Prefix
 	for i := 0; i+1 < len(e.Content); i += 2 {
-		k, v := e.Content[i], e.Content[i+1]
+		k, v := e.Content[i], anchored(e.Content[i+1])
 		var texts []string
+		one := scalar(v)
 		switch v.Kind {
 		case yaml.ScalarNode:
-			texts = []string{v.Value}
-		case yaml.SequenceNode:
-			for _, c := range v.Content {
-				texts = append(texts, c.Value)
+			if one != "" {
+				texts = []string{one}
 			}
-		case yaml.MappingNode:
-			for j := 0; j+1 < len(v.Content); j += 2 {
-				texts = append(texts, v.Content[j].Value+"="+v.Content[j+1].Value)
+		case yaml.SequenceNode, yaml.MappingNode:
+			for j, c := range v.Content {
+				if c = anchored(c); c.Kind != yaml.ScalarNode {
+					return wrong(c, "%s must be values, not lists of them", k.Value)
+				}
+				if text := scalar(c); v.Kind == yaml.SequenceNode || j%2 == 0 {
+					texts = append(texts, text)
+				} else {
+					texts[len(texts)-1] += "=" + text
+				}
 			}
 		}
-		var one string
 		switch k.Value {
 		case "prefix", "prefixes", "address", "addresses":
 			for _, s := range texts {
@@ -306,7 +333,6 @@ func (g *gatherer) yamlEntry(d *document, e *yaml.Node) error {
 		if v.Kind != yaml.ScalarNode {
 			return wrong(v, "%s must be one value", k.Value)
 		}
-		one = v.Value
 		if err := n.set(k.Value, one); err != nil {
 			return wrong(k, "%v", err)
 		}
@@ -342,7 +368,7 @@ func (n *network) set(key, value string) error {
 		switch value {
 		case "true", "":
 		case "false":
-			n.owner = pb.Network_UNKNOWN
+			n.owner, n.foreign = pb.Network_UNKNOWN, true
 		default:
 			return fmt.Errorf("own must be true or false, not %q", value)
 		}
@@ -354,6 +380,9 @@ func (n *network) set(key, value string) error {
 
 // csv reads the same with a column for each key. Labels are separated by blanks.
 func (g *gatherer) csv(d *document) error {
+	if err := lineEnds(d.path, d.bytes); err != nil {
+		return err
+	}
 	r := csv.NewReader(bytes.NewReader(d.bytes))
 	r.TrimLeadingSpace = true
 	r.Comment = '#'
@@ -377,6 +406,14 @@ func (g *gatherer) csv(d *document) error {
 			}
 			if !slices.Contains(row, "prefix") && !slices.Contains(row, "address") {
 				return &Error{d.path, line, "the first line must name the columns, one of them prefix"}
+			}
+			for _, column := range row {
+				if slices.Contains([]string{"prefix", "address", "labels"}, column) {
+					continue
+				}
+				if err := new(network).set(column, ""); err != nil {
+					return &Error{d.path, line, reason(err)}
+				}
 			}
 			continue
 		}

@@ -211,8 +211,10 @@ func placesMMDB(path string, b []byte, asn bool) (list []placeRange, err error) 
 		}
 		list = append(list, placeRange{prefix.Addr(), lastOf(prefix), p})
 	}
-	if len(list) == 0 {
-		return nil, &Error{File: path, Reason: "has no country_code, country.iso_code or autonomous_system_number"}
+	if len(list) == 0 && asn {
+		return nil, &Error{File: path, Reason: "has no autonomous_system_number: it is no file of autonomous systems"}
+	} else if len(list) == 0 {
+		return nil, &Error{File: path, Reason: "has no country_code or country.iso_code: it is no file of countries"}
 	}
 	return list, nil
 }
@@ -239,6 +241,9 @@ func lastOf(p netip.Prefix) netip.Addr {
 
 // placesCSV reads lines of first address, last address, and a country or the number and holder of a system.
 func placesCSV(path string, b []byte, asn bool) (list []placeRange, err error) {
+	if err := lineEnds(path, b); err != nil {
+		return nil, err
+	}
 	r := csv.NewReader(bufio.NewReader(bytes.NewReader(bytes.TrimPrefix(b, []byte(utf8Mark)))))
 	r.ReuseRecord, r.FieldsPerRecord = true, -1
 	for {

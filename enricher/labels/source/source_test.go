@@ -130,13 +130,29 @@ hosts:
   - {address: 192.168.7.1, name: switch}
   - {addresses: [192.168.7.2, "2001:db8::2"], name: nas, tenant: blue}
 `)
+	anchors := write(t, "anchors.yaml", `
+networks:
+  - {prefix: 100.66.0.0/16, vnet: ~, labels: &l {env: &e prod}}
+  - {prefix: 100.67.0.0/16, name: null, labels: *l}
+  - {prefix: 100.68.0.0/16, labels: {stage: *e}}
+  - {prefix: 100.67.1.0/24, name: partner, own: false}
+hosts:
+  - {address: 100.67.1.1, name: of-partner, own: false}
+  - {address: 100.67.1.2, name: ours-there}
+`)
 	table := write(t, "hosts.csv", "prefix,name,labels,vnet\n# a comment\n10.9.0.0/16,,,branch\n10.9.1.1,\"printer, big\",floor=1 room=12,\n")
 	set := compile(t, Config{Networks: []string{
-		own, table, write(t, "nics.json", nics), write(t, "vnets.json", vnets), write(t, "vms.json", vms), write(t, "ips.json", publicIPs), write(t, "tags.json", serviceTags),
+		own, anchors, table, write(t, "nics.json", nics), write(t, "vnets.json", vnets), write(t, "vms.json", vms), write(t, "ips.json", publicIPs), write(t, "tags.json", serviceTags),
 		write(t, "instances.json", instances), write(t, "subnets.json", subnets), write(t, "enis.json", enis), write(t, "k8s.json", kubectl),
 		"red=" + write(t, "red.csv", "prefix,name\n10.1.2.4,of-red\n"),
 	}})
 	for _, c := range []struct{ tenant, address, want string }{
+		{"default", "100.66.1.1", "|||env=prod|OWN"},
+		{"default", "100.67.2.1", "|||env=prod|OWN"},
+		{"default", "100.68.1.1", "|||stage=prod|OWN"},
+		{"default", "100.67.1.9", "partner|||env=prod"},
+		{"default", "100.67.1.1", "of-partner|||env=prod"},
+		{"default", "100.67.1.2", "ours-there|||env=prod|OWN"},
 		{"default", "192.168.1.1", "||lab|env=test owner=us|OWN"},
 		{"default", "192.168.7.9", "|racks|lab|env=rack owner=us|OWN"},
 		{"default", "192.168.7.1", "switch|racks|lab|env=rack owner=us|OWN"},
@@ -279,12 +295,15 @@ const misp = `{"Event": {"info": "campaign 7", "date": "2026-02-01", "uuid": "1"
   {"type": "url", "to_ids": true, "value": "http://drop.example.org/a?b"},
   {"type": "md5", "to_ids": true, "value": "d41d8cd98f00b204e9800998ecf8427e"},
   {"type": "ja3-fingerprint-md5", "to_ids": true, "value": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}],
+ "RelatedEvent": [{"Event": {"info": "campaign 6", "id": "6"}}],
  "Object": [{"name": "domain-ip", "Attribute": [{"type": "domain", "to_ids": true, "value": "object.example.org"}]}]}}`
 
 func TestThreats(t *testing.T) {
-	plain := write(t, "block.txt", "# list\n192.0.2.1\n192.0.2.64/26 # a net\nbad.example.com\n*.wild.example.com\n.dotted.example.com\n0.0.0.0 hosts.example.com\nt13d1516h2_8daaf6152771_b186095e22b6\n\n")
+	plain := write(t, "block.txt", "# list\n192.0.2.1\n192.0.2.64/26 # a net\nbad.example.com\n*.wild.example.com\n.dotted.example.com\n0.0.0.0 hosts.example.com\nt13d1516h2_8DAAF6152771_b186095e22b6\n\n")
+	block := write(t, "hosts", "127.0.0.1 localhost localhost.localdomain\n255.255.255.255\tbroadcasthost\n::1 ip6-localhost\nfe80::1%lo0 localhost\nff02::1 ip6-allnodes\n0.0.0.0 0.0.0.0\n0.0.0.0 one.example.net two.example.net\t# why\n")
+	odd := write(t, "odd.txt", "[2001:db8:9::1]:443\n[2001:db8:9::2]\nport.example.net:8443\nhttp://192.0.2.33:8080/%zz/%%%.exe?u=http://x\nhttps://me:p%w@login.example.net/\nb\u00fccher.example.net\n")
 	table := write(t, "table.csv", "ip,name,confidence,expires\n192.0.2.200,\"short, lived\",40,2026-03-01\n192.0.2.1,again,99,2026-02-01\n2001:db8:1::/48,six,,\n")
-	set := compile(t, Config{Threats: []string{plain, "named=" + write(t, "n.txt", "192.0.2.2\n"), table, write(t, "b.json", bundle), write(t, "m.json", misp), write(t, "empty.txt", "")}})
+	set := compile(t, Config{Threats: []string{plain, "named=" + write(t, "n.txt", "192.0.2.2\n"), table, block, odd, write(t, "b.json", bundle), write(t, "m.json", misp), write(t, "empty.txt", "")}})
 	th := set.Threats()
 	address := func(a string, at time.Time) *labels.Threat {
 		hit, _ := th.Address(netip.MustParseAddr(a), at.UnixNano())
@@ -317,6 +336,15 @@ func TestThreats(t *testing.T) {
 		{"the wildcard's own name", th.Name("wild.example.com", 0), ""},
 		{"leading dot", th.Name("x.dotted.example.com", 0), "block *.dotted.example.com 0"},
 		{"hosts file", th.Name("hosts.example.com", 0), "block hosts.example.com 0"},
+		{"hosts file, several names", th.Name("two.example.net", 0), "hosts two.example.net 0"},
+		{"hosts file, the machine's own name", th.Name("localhost.localdomain", 0), ""},
+		{"hosts file, no name", address("0.0.0.0", now), ""},
+		{"address in brackets with a port", address("2001:db8:9::1", now), "odd 2001:db8:9::1 0"},
+		{"address in brackets", address("2001:db8:9::2", now), "odd 2001:db8:9::2 0"},
+		{"name with a port", th.Name("port.example.net", 0), "odd port.example.net 0"},
+		{"url whose path is no path", address("192.0.2.33", now), "odd 192.0.2.33 0"},
+		{"url with a user", th.Name("login.example.net", 0), "odd login.example.net 0"},
+		{"name in letters beyond ASCII", th.Name("xn--bcher-kva.example.net", 0), "odd xn--bcher-kva.example.net 0"},
 		{"stix name", th.Name("login.example.com", 0), "phish login.example.com 0"},
 		{"stix url", th.Name("bad.example.net", 0), "phish bad.example.net 0"},
 		{"misp name", th.Name("evil.example.org", 0), "campaign 7 evil.example.org 0"},
@@ -448,6 +476,15 @@ func TestWrong(t *testing.T) {
 		{"networks", "a.json", strings.Replace(nics, "10.1.3.9", "10.1.3.900", 1), `a.json:12: network interface pe-nic: "10.1.3.900" is no address`},
 		{"networks", "a.json", nics[:700], "a.json:"},
 		{"networks", "a.json", `{"a": 1}`, "a.json: is no list of az, aws or kubectl, and no Azure service tags"},
+		{"networks", "a.json", `{"id": "/x", "name": "spoke-1", "addressSpace": {"addressPrefixes": ["10.1.0.0/16"]}, "subnets": []}`, "a.json: is no list of az, aws or kubectl, and no Azure service tags"},
+		{"networks", "a.json", `[5]`, "a.json:1: an element is number where an object is wanted"},
+		{"networks", "a.json", `[{"subnets": 5}]`, "a.json:1: subnets is number where a list is wanted"},
+		{"networks", "a.csv", "prefix,nam\n", `a.csv:1: unknown key "nam", must be one of prefix`},
+		{"networks", "a.csv", "prefix,name\r10.0.0.1,x\r", "a.csv:1: its lines end by carriage returns alone; save it with line feeds"},
+		{"networks", "a.yaml", "hosts:\n  - {address: 10.0.0.1, labels: {env: [a, b]}}\n", "a.yaml:2: labels must be values, not lists of them"},
+		{"networks", "a.yaml", "hosts: []\n---\nhosts: []\n", "a.yaml:2: more than one document; put all networks and hosts into one"},
+		{"networks", "a.yaml", "hosts: &a\n  - *a\n", "a.yaml:1: an entry has keys with values: prefix, name, …"},
+		{"asn", "a.csv", "1.0.0.0,1.0.0.255,1,x\r1.0.1.0,1.0.1.255,2,y\r", "a.csv:1: its lines end by carriage returns alone; save it with line feeds"},
 		{"country", "c.csv", "1.0.0.0,1.0.0.255,AU\n1.0.1.0;1.0.1.255;CN\n", "c.csv:2: 1 columns separated by commas, want first address, last address and what is known"},
 		{"country", "c.csv", "1.0.0.9,1.0.0.1,AU\n", `c.csv:1: "1.0.0.9" to "1.0.0.1" is no range of addresses`},
 		{"country", "c.mmdb", "\x00\x01\x02 cut short \x00", "c.mmdb: is no database in MaxMind's format, or one that was cut short: the metadata at its end is missing"},
@@ -457,6 +494,18 @@ func TestWrong(t *testing.T) {
 		{"threats", "t.csv", "indicator,confidence\n192.0.2.1,high\n", `t.csv:2: confidence "high" is not 0 to 100`},
 		{"threats", "t.txt", utf("192.0.2.1\n"), "t.txt:1: is UTF-16; save it as UTF-8"},
 		{"threats", "b.json", bundle[:1200], "b.json:7: the JSON is cut short"},
+		{"threats", "t.txt", "10.0.0.300\n", `t.txt:1: "10.0.0.300" is no address, prefix, domain name or fingerprint`},
+		{"threats", "t.txt", "192.0.2.1-192.0.2.9\n", `t.txt:1: "192.0.2.1-192.0.2.9" is no address`},
+		{"threats", "t.txt", "caf\xe9.example.com\n", `t.txt:1: "caf\xe9.example.com" is no domain name`},
+		{"threats", "t.txt", "]:x\n", `t.txt:1: "]:x" is no address`},
+		{"threats", "t.txt", "\x1f\x8b\x08\x00\x00", "t.txt: is compressed; unpack it"},
+		{"threats", "t.csv", "indicator,name\r192.0.2.1,x\r", "t.csv:1: its lines end by carriage returns alone; save it with line feeds"},
+		{"threats", "t.csv", "indicator,expires\n192.0.2.1,1577836800000\n", `t.csv:2: expires: "1577836800000" is no date`},
+		{"threats", "b.json", strings.Replace(bundle, `"confidence": 85`, `"confidence": 300`, 1), "b.json:3: confidence is number 300 where a whole number of 0 to 100 is wanted"},
+		{"threats", "b.json", strings.Replace(bundle, "'2001:db8::1'", "'fe80::1%eth0'", 1), `b.json:8: indicator "tool": "fe80::1%eth0" is no address`},
+		{"threats", "n.json", nics, "n.json: is no STIX bundle, and no event, feed or list of attributes of MISP"},
+		{"threats", "m.json", `{"0001": {"info": "an event", "date": "2026-01-01"}}`, "m.json: is no STIX bundle"},
+		{"threats", "m.json", "[null]", "m.json: is no STIX bundle"},
 		{"threats", "b.json", strings.Replace(bundle, "'203.0.113.7'", "'203.0.113.700'", 1), `b.json:`},
 	} {
 		path := write(t, c.name, c.text)
@@ -476,6 +525,15 @@ func TestWrong(t *testing.T) {
 		}
 		if _, _, again := k.Compile(); !reflect.DeepEqual(again, err) {
 			t.Errorf("then %v", again)
+		}
+	}
+}
+
+// A list may have run empty.
+func TestEmptyLists(t *testing.T) {
+	for _, text := range []string{"", "# nothing\n", "indicator,name\n", "[]", `{"type": "bundle", "id": "bundle--1"}`, `{"type": "bundle", "objects": []}`, `{"response": []}`, `{"response": {"Attribute": []}}`} {
+		if n := compile(t, Config{Threats: []string{write(t, "list", text)}}).Threats().Len(); n != 0 {
+			t.Errorf("%q: %d indicators", text, n)
 		}
 	}
 }

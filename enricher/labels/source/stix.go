@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,13 +31,18 @@ func csvLine(line string) ([]string, error) {
 // larger than memory.
 func (g *threatGatherer) json(r io.Reader) error {
 	d := json.NewDecoder(r)
+	g.known = false
 	err := g.value(d, "")
 	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
 	var own *Error
 	switch {
 	case err == nil:
 		if _, err := d.Token(); !errors.Is(err, io.EOF) {
 			return g.wrong(g.lineOf(d.InputOffset()), "something follows behind the JSON")
+		}
+		if !g.known {
+			return g.wrong(0, "is no STIX bundle, and no event, feed or list of attributes of MISP")
 		}
 		return nil
 	case errors.As(err, &own):
@@ -45,6 +51,8 @@ func (g *threatGatherer) json(r io.Reader) error {
 		return g.wrong(g.lineOf(d.InputOffset()), "the JSON is cut short")
 	case errors.As(err, &syntax):
 		return g.wrong(g.lineOf(d.InputOffset()), "%s", syntax.Error())
+	case errors.As(err, &kind):
+		return g.wrong(g.lineOf(d.InputOffset()), "%s", wanted(kind))
 	}
 	return g.wrong(g.lineOf(d.InputOffset()), "%s", reason(err))
 }
@@ -57,6 +65,7 @@ func (g *threatGatherer) value(d *json.Decoder, key string) error {
 	}
 	switch t {
 	case json.Delim('['):
+		g.known = g.known || slices.Contains([]string{"objects", "response", "Attribute"}, key) || key == "" && !d.More()
 		for d.More() {
 			if err := g.element(d, key); err != nil {
 				return err
@@ -77,11 +86,20 @@ func (g *threatGatherer) value(d *json.Decoder, key string) error {
 				g.given = info
 				continue
 			}
+			if name == "RelatedEvent" { // has a name, and no attributes
+				var other json.RawMessage
+				if err := d.Decode(&other); err != nil {
+					return err
+				}
+				continue
+			}
+			g.known = g.known || name == "Event"
 			if err := g.value(d, name); err != nil {
 				return err
 			}
 		}
 	default:
+		g.known = g.known || key == "type" && t == "bundle" // without objects
 		return nil
 	}
 	_, err = d.Token()
@@ -124,6 +142,7 @@ func (g *threatGatherer) loose(d *json.Decoder) error {
 		return err
 	}
 	if kind.Event != nil {
+		g.known = true
 		return g.event(kind.Event)
 	}
 	if kind.Pattern != "" {
@@ -131,12 +150,14 @@ func (g *threatGatherer) loose(d *json.Decoder) error {
 		if err := json.Unmarshal(raw, &o); err != nil {
 			return err
 		}
+		g.known = true
 		return g.stix(&o)
 	}
 	var a mispAttribute
 	if err := json.Unmarshal(raw, &a); err != nil {
 		return err
 	}
+	g.known = g.known || a.Type != "" && a.Value != ""
 	return g.misp(&a)
 }
 
@@ -187,7 +208,7 @@ func (g *threatGatherer) observable(object, path, value string, o *stixObject, e
 		p, err := netip.ParsePrefix(value)
 		if err != nil {
 			a, err := netip.ParseAddr(value)
-			if err != nil {
+			if err != nil || a.Zone() != "" {
 				if object == "network-traffic" {
 					return g.domain(value, o.Name, o.Confidence, expires)
 				}
@@ -204,7 +225,7 @@ func (g *threatGatherer) observable(object, path, value string, o *stixObject, e
 		}
 		return g.text(value, o.Name, o.Confidence, expires)
 	case strings.Contains(strings.ToLower(path), "ja4") && isJA4(value):
-		return g.add(labels.JA4, []byte(value), o.Name, o.Confidence, expires)
+		return g.add(labels.JA4, ja4(value), o.Name, o.Confidence, expires)
 	case strings.Contains(strings.ToLower(path), "ja3") && isHex(value, 32):
 		return g.add(labels.JA3, []byte(strings.ToLower(value)), o.Name, o.Confidence, expires)
 	}

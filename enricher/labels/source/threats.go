@@ -15,6 +15,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 
 	"github.com/tapweave/tapweave/enricher/labels"
 	"github.com/tapweave/tapweave/proto/pb"
@@ -27,6 +30,8 @@ const (
 	maxIndicator = 255
 	// maxThreatName is the length of the longest name of an entry.
 	maxThreatName = 256
+	// maxSeconds is the end of the year 9999.
+	maxSeconds = 253402300799
 )
 
 // indicator is an entry of a threat list. Its value stands in the gatherer's arena.
@@ -46,6 +51,7 @@ type threatGatherer struct {
 	index  map[string]uint32
 	given  string // name where an entry has none
 	path   string
+	known  bool   // something of the JSON that is read is of STIX or MISP
 	unused uint64 // patterns and attributes of kinds that are not compared with anything
 }
 
@@ -86,10 +92,20 @@ func (g *threatGatherer) read() error {
 	switch {
 	case len(head) == 0:
 		return nil // a list may have run empty
-	case head[0] == '{' || head[0] == '[':
+	case head[0] == '{' || head[0] == '[' && !bracketed(head):
 		return g.json(r)
 	}
 	return g.lines(r)
+}
+
+// bracketed says whether a line is an address of IPv6 with brackets around it, as it stands before a port.
+func bracketed(line []byte) bool {
+	inner, _, ok := bytes.Cut(line, []byte("]"))
+	if !ok || len(inner) == 0 || inner[0] != '[' {
+		return false
+	}
+	a, err := netip.ParseAddr(string(inner[1:]))
+	return err == nil && a.Is6()
 }
 
 // lineOf is the line of an offset in the file, behind a byte order mark.
@@ -158,20 +174,26 @@ func (g *threatGatherer) text(s, name string, confidence uint8, expires time.Tim
 	case s == "" || len(s) > 2048:
 		return fmt.Errorf("%.40q is no indicator", s)
 	case strings.Contains(s, "://"):
-		u, err := url.Parse(s)
-		if err != nil || u.Hostname() == "" {
-			return fmt.Errorf("%.40q is no URL", s)
+		host, err := hostOf(s)
+		if err != nil {
+			return err
 		}
-		s = u.Hostname()
+		s = host
 	}
 	if isHex(s, 32) {
 		return g.add(labels.JA3, []byte(strings.ToLower(s)), name, confidence, expires)
 	}
 	if isJA4(s) {
-		return g.add(labels.JA4, []byte(s), name, confidence, expires)
+		return g.add(labels.JA4, ja4(s), name, confidence, expires)
 	}
 	if a, err := netip.ParseAddrPort(s); err == nil {
 		s = a.Addr().String()
+	} else if host, port, ok := strings.Cut(s, ":"); ok {
+		if _, err := strconv.ParseUint(port, 10, 16); err == nil {
+			s = host
+		} else if bracketed([]byte(s)) && strings.HasSuffix(s, "]") {
+			s = s[1 : len(s)-1]
+		}
 	}
 	if p, err := netip.ParsePrefix(s); err == nil && !p.Addr().Is4In6() {
 		return g.address(p.Masked(), name, confidence, expires)
@@ -183,6 +205,22 @@ func (g *threatGatherer) text(s, name string, confidence uint8, expires time.Tim
 	return g.domain(s, name, confidence, expires)
 }
 
+// hostOf returns the host of a URL. Paths of malware are not always what RFC 3986 allows, and do not matter.
+func hostOf(s string) (string, error) {
+	scheme, rest, _ := strings.Cut(s, "://")
+	if i := strings.IndexAny(rest, `/?#\`); i >= 0 {
+		rest = rest[:i]
+	}
+	u, err := url.Parse(scheme + "://" + rest[strings.LastIndexByte(rest, '@')+1:])
+	if err != nil || u.Hostname() == "" {
+		return "", fmt.Errorf("%.40q is no URL", s)
+	}
+	return u.Hostname(), nil
+}
+
+// ascii writes domain names that are not in ASCII as they stand in packets.
+var ascii = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.StrictDomainName(false))
+
 func (g *threatGatherer) domain(s, name string, confidence uint8, expires time.Time) error {
 	kind := labels.Domain
 	domain := strings.ToLower(strings.TrimSuffix(s, "."))
@@ -190,6 +228,12 @@ func (g *threatGatherer) domain(s, name string, confidence uint8, expires time.T
 		domain, kind = d, labels.Below
 	} else if d, ok := strings.CutPrefix(domain, "."); ok {
 		domain, kind = d, labels.Below
+	}
+	if strings.ContainsFunc(domain, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		var err error
+		if domain, err = ascii.ToASCII(domain); err != nil {
+			return fmt.Errorf("%.60q is no domain name", s)
+		}
 	}
 	if !isDomain(domain) || kind == labels.Domain && !strings.Contains(domain, ".") {
 		return fmt.Errorf("%.60q is no address, prefix, domain name or fingerprint", s)
@@ -214,8 +258,16 @@ func isJA4(s string) bool {
 	return len(s) == 36 && s[10] == '_' && s[23] == '_' && (s[0] == 't' || s[0] == 'q' || s[0] == 'd') && isHex(s[11:23], 12) && isHex(s[24:], 12)
 }
 
+// ja4 is a fingerprint as it is computed, with hashes in lower case.
+func ja4(s string) []byte { return []byte(s[:10] + strings.ToLower(s[10:])) }
+
+// isDomain says whether a text in lower case can be a domain name. No top-level domain is a number (RFC 3696, section
+// 2): what ends like that is an address that is wrong, or a range.
 func isDomain(s string) bool {
 	if len(s) == 0 || len(s) > maxIndicator || strings.HasPrefix(s, ".") || strings.Contains(s, "..") {
+		return false
+	}
+	if strings.Trim(s[strings.LastIndexByte(s, '.')+1:], "0123456789") == "" {
 		return false
 	}
 	for _, c := range []byte(s) {
@@ -233,8 +285,12 @@ func (g *threatGatherer) lines(r io.Reader) error {
 	s.Buffer(make([]byte, 1<<12), 1<<20)
 	var columns map[string]int
 	first := true
-	for line := 1; s.Scan(); line++ {
+	line := 1
+	for ; s.Scan(); line++ {
 		text := strings.TrimSpace(s.Text())
+		if strings.Contains(text, "\r") {
+			return g.wrong(line, "its lines end by carriage returns alone; save it with line feeds")
+		}
 		if text == "" || text[0] == '#' || text[0] == ';' {
 			continue
 		}
@@ -251,24 +307,49 @@ func (g *threatGatherer) lines(r io.Reader) error {
 		if columns != nil {
 			err = g.row(text, columns)
 		} else {
+			text = strings.ReplaceAll(text, "\t", " ")
 			text, _, _ = strings.Cut(text, " #")
 			text, _, _ = strings.Cut(text, " ;")
-			if f := strings.Fields(text); len(f) > 1 && (f[0] == "0.0.0.0" || f[0] == "127.0.0.1" || f[0] == "::") {
-				text = f[1] // of a hosts file
+			list := []string{strings.TrimSpace(text)}
+			if names, ok := hosts(text); ok {
+				list = names
 			}
-			err = g.text(strings.TrimSpace(text), "", 0, time.Time{})
+			for i := 0; i < len(list) && err == nil; i++ {
+				err = g.text(list[i], "", 0, time.Time{})
+			}
 		}
 		if err != nil {
 			return g.wrong(line, "%v", err)
 		}
 	}
 	if errors.Is(s.Err(), bufio.ErrTooLong) {
-		return g.wrong(0, "a line of more than 1 MiB")
+		return g.wrong(line, "a line of more than 1 MiB")
 	} else if s.Err() != nil {
 		return g.wrong(0, "%s", reason(s.Err()))
 	}
 	return nil
 }
+
+// hosts returns the names of a line of a hosts file that leads them nowhere. Such files begin with the machine's own
+// names, which have no dot.
+func hosts(line string) (names []string, ok bool) {
+	f := strings.Fields(line)
+	if len(f) < 2 {
+		return nil, false
+	}
+	a, err := netip.ParseAddr(f[0])
+	if err != nil || !a.IsUnspecified() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.IsMulticast() && a != broadcast {
+		return nil, false
+	}
+	for _, n := range f[1:] {
+		if _, err := netip.ParseAddr(n); err != nil && strings.Contains(n, ".") && n != "localhost.localdomain" {
+			names = append(names, n)
+		}
+	}
+	return names, true
+}
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // fields splits a line of CSV.
 func fields(line string) ([]string, error) {
@@ -336,7 +417,7 @@ func parseTime(s string) (time.Time, error) {
 			return t, nil
 		}
 	}
-	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil && n <= maxSeconds { // milliseconds are no seconds
 		return time.Unix(n, 0), nil
 	}
 	return time.Time{}, fmt.Errorf("%q is no date, time of RFC 3339 or number of seconds", s)
