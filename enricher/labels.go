@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -154,8 +155,7 @@ var spare struct {
 
 // beside does work that takes long. Go's scheduler takes a processor away from a goroutine that computes after 10 ms, and
 // not before: with two processors, one of them the garbage collector's for a while, folds wait for that. With one more
-// than there are, the kernel shares them out, and lets those go first that were asleep: the longest wait of a fold while
-// a million indicators are loaded is half as long.
+// than there are, the kernel shares them out, and lets folds go first, as the work is nicer than they are.
 func beside(work func()) {
 	change := func(n int) {
 		spare.Lock()
@@ -176,8 +176,18 @@ func beside(work func()) {
 	}
 	change(1)
 	defer change(-1)
-	work()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: the thread ends with the goroutine, as it may not become less nice again
+		syscall.Setpriority(syscall.PRIO_PROCESS, syscall.Gettid(), niceness)
+		work()
+	}()
+	<-done
 }
+
+// niceness of work beside the folds: a tenth of a processor that they want, and all of one that they do not.
+const niceness = 10
 
 // label appends control records to the partition that name the label set that is to be in force: when the partition
 // was taken over, when the files change, and now and then.
