@@ -90,7 +90,7 @@ func asimAlert(common map[string]asimColumn) map[string]asimColumn {
 var (
 	schemaVersion = regexp.MustCompile(`^\d+\.\d+(\.\d+)?$`)
 	asimHostname  = regexp.MustCompile(`^[^.]+$`)
-	asimFQDN      = regexp.MustCompile(`^[^.]+\..+$`)
+	asimFQDN      = regexp.MustCompile(`(?s)^[^.]+\..+$`)
 	asimCountry   = regexp.MustCompile(`^[A-Z]{2}$`)
 )
 

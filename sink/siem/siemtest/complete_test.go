@@ -147,6 +147,7 @@ func FuzzAppend(f *testing.F) {
 	f.Add("\xff\"\\\x00\u2028<>&", math.NaN(), int64(math.MinInt64), uint64(math.MaxUint64))
 	f.Add("", math.Inf(1), int64(math.MaxInt64), uint64(0))
 	f.Add("a.b:c/d?e[f]{", math.Inf(-1), int64(-1), uint64(1)<<63)
+	f.Add("host.domain\n", 0.0625, int64(1772356502123456805), uint64(25))
 	schemas := map[string]Schema{}
 	for _, format := range siem.Formats {
 		schemas[format.Name] = ByFormat(f, format.Name)
