@@ -255,22 +255,24 @@ func (p *patient) flood(v *service) {
 	p.must(v.cmd.Process.Signal(syscall.SIGCONT))
 }
 
-// skewed speaks as a collector whose clock is a minute ahead.
+// skewed speaks as a collector whose clock is a minute ahead, so slowly that the others speak in between.
 func (p *patient) skewed() {
 	p.t.Helper()
-	for i := range 3 {
+	const words = 5
+	for i := range words {
 		clock := time.Now().Add(time.Minute).UnixNano()
 		b := &pb.PacketBatch{Kind: pb.PacketBatch_PACKETS, Producer: "skewed", Incarnation: 1, Sequence: uint64(i + 1), Watermark: clock, Clock: clock, Partitions: partitions}
 		switch i {
 		case 0:
 			b.Kind = pb.PacketBatch_HELLO
-		case 2:
+		case words - 1:
 			b.Kind = pb.PacketBatch_GOODBYE
 		}
 		value, err := record.MarshalPackets(&pb.PacketsRecord{Body: &pb.PacketsRecord_Batch{Batch: b}})
 		p.must(err)
 		_, err = p.client.Produce(p.t.Context(), record.TopicPackets, 0, kafka.Record{Value: value})
 		p.must(err)
+		time.Sleep(3 * time.Second) // and the enricher tells of the last one, too
 	}
 }
 
