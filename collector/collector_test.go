@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"maps"
 	"net"
@@ -134,6 +135,26 @@ func read(t *testing.T, config kafka.Config) [][]*pb.PacketBatch {
 		}
 	}
 	return all
+}
+
+// decoded goes through the packets of the batches that read returns.
+func decoded(t *testing.T, config kafka.Config) iter.Seq[*batch.Packets] {
+	t.Helper()
+	return func(yield func(*batch.Packets) bool) {
+		for _, batches := range read(t, config) {
+			for _, s := range batches {
+				var p batch.Packets
+				if s.Packets == 0 {
+					continue
+				} else if err := p.Decode(s.Columns); err != nil {
+					t.Fatal(err)
+				}
+				if !yield(&p) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // describe prints what does not depend on when and from where a packet was sent.
@@ -521,17 +542,9 @@ func TestBurst(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := map[string]int{}
-	for _, batches := range read(t, config.Kafka) {
-		for _, s := range batches {
-			var p batch.Packets
-			if s.Packets == 0 {
-				continue
-			} else if err := p.Decode(s.Columns); err != nil {
-				t.Fatal(err)
-			}
-			for _, q := range p.Packets {
-				got[string(q.Data)]++
-			}
+	for p := range decoded(t, config.Kafka) {
+		for _, q := range p.Packets {
+			got[string(q.Data)]++
 		}
 	}
 	if !maps.Equal(got, want) || len(want) != 56 {

@@ -180,22 +180,14 @@ func TestNetworkInterface(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole, later := map[string]int{}, 0
-	for _, batches := range read(t, config.Kafka) {
-		for _, s := range batches {
-			var p batch.Packets
-			if s.Packets == 0 {
-				continue
-			} else if err := p.Decode(s.Columns); err != nil {
-				t.Fatal(err)
-			}
-			for _, q := range p.Packets {
-				f := &p.Flows[q.Flow]
-				switch {
-				case q.Fragment != 0:
-					later++
-				case f.SrcPort == 1234 && f.DstPort == 5678 && bytes.Equal(q.Data, inner(int(q.Payload))[42:]):
-					whole[fmt.Sprint(f.NCarriers)]++
-				}
+	for p := range decoded(t, config.Kafka) {
+		for _, q := range p.Packets {
+			f := &p.Flows[q.Flow]
+			switch {
+			case q.Fragment != 0:
+				later++
+			case f.SrcPort == 1234 && f.DstPort == 5678 && bytes.Equal(q.Data, inner(int(q.Payload))[42:]):
+				whole[fmt.Sprint(f.NCarriers)]++
 			}
 		}
 	}

@@ -262,6 +262,47 @@ func BenchmarkRecovery(b *testing.B) {
 	}
 }
 
+// live opens all sessions of a crowd and lets some of them talk, five times a second, until what it returns is called.
+func (c *crowd) live(b *bench) (stop func()) {
+	write := func() {
+		for p, value := range c.seal(b.TB, time.Now().UnixNano()) {
+			b.produce(p, kafka.Record{Value: value})
+		}
+	}
+	for c.open(20_000, time.Now().UnixNano()) {
+		write()
+	}
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for tick := time.NewTicker(200 * time.Millisecond); ; {
+			select {
+			case <-end:
+				tick.Stop()
+				return
+			case <-tick.C:
+				c.talk(1000, time.Now().UnixNano())
+				write()
+			}
+		}
+	}()
+	return func() { close(end); <-ended }
+}
+
+// calm waits until no partition lags by two seconds, by the word of whoever answers at the addresses.
+func calm(tb testing.TB, partitions int, addresses ...string) {
+	tb.Helper()
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		d, err := lag(partitions, addresses...)
+		if err == nil && d < 2*time.Second {
+			return
+		}
+		if time.Now().After(end) {
+			tb.Fatalf("the lag is %v: %v", d, err)
+		}
+	}
+}
+
 func recovery(tb *testing.B, sessions int, kill bool) {
 	const partitions = 16
 	b := newBench(tb)
@@ -272,40 +313,9 @@ func recovery(tb *testing.B, sessions int, kill bool) {
 		return b.child(childPartitions+"="+strconv.Itoa(partitions), childAdmin+"="+address)
 	}
 	live := start()
-	write := func() {
-		for p, value := range c.seal(tb, time.Now().UnixNano()) {
-			b.produce(p, kafka.Record{Value: value})
-		}
-	}
-	for c.open(20_000, time.Now().UnixNano()) {
-		write()
-	}
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for tick := time.NewTicker(200 * time.Millisecond); ; {
-			select {
-			case <-stop:
-				tick.Stop()
-				return
-			case <-tick.C:
-				c.talk(1000, time.Now().UnixNano())
-				write()
-			}
-		}
-	}()
-	defer func() { close(stop); <-stopped }()
-	wait := func() {
-		for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
-			d, err := lag(partitions, address)
-			if err == nil && d < 2*time.Second {
-				return
-			}
-			if time.Now().After(end) {
-				tb.Fatalf("the lag is %v: %v", d, err)
-			}
-		}
-	}
+	stop := c.live(b)
+	defer stop()
+	wait := func() { calm(tb, partitions, address) }
 	wait()
 	time.Sleep(25 * time.Second) // for snapshots of all sessions
 	began := time.Now()
@@ -438,41 +448,10 @@ func BenchmarkRebalances(tb *testing.B) {
 		return b.child(childPartitions+"="+strconv.Itoa(partitions), childAdmin+"="+address)
 	}
 	start(stays)
-	write := func() {
-		for p, value := range c.seal(tb, time.Now().UnixNano()) {
-			b.produce(p, kafka.Record{Value: value})
-		}
-	}
-	for c.open(20_000, time.Now().UnixNano()) {
-		write()
-	}
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for tick := time.NewTicker(200 * time.Millisecond); ; {
-			select {
-			case <-stop:
-				tick.Stop()
-				return
-			case <-tick.C:
-				c.talk(1000, time.Now().UnixNano())
-				write()
-			}
-		}
-	}()
-	defer func() { close(stop); <-stopped }()
-	calm := func() {
-		for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
-			d, err := lag(partitions, stays, guest)
-			if err == nil && d < 2*time.Second {
-				return
-			}
-			if time.Now().After(end) {
-				tb.Fatalf("the lag is %v: %v", d, err)
-			}
-		}
-	}
-	calm()
+	stop := c.live(b)
+	defer stop()
+	wait := func() { calm(tb, partitions, stays, guest) }
+	wait()
 	time.Sleep(25 * time.Second) // for snapshots of all sessions
 	for tb.Loop() {
 		var worst time.Duration
@@ -498,7 +477,7 @@ func BenchmarkRebalances(tb *testing.B) {
 			}
 		}
 		began := time.Now()
-		calm()
+		wait()
 		tb.ReportMetric(worst.Seconds(), "s/worst-lag")
 		tb.ReportMetric(float64(caught)/turns, "turns-caught-up")
 		tb.ReportMetric(time.Since(began).Seconds(), "s/calm")

@@ -62,17 +62,7 @@ func TestGuard(t *testing.T) {
 	for range 60 {
 		senders = append(senders, address())
 	}
-	for range 60 {
-		var l []string
-		for range 1 + random.IntN(6) {
-			a := address()
-			if random.IntN(2) == 0 {
-				a = senders[random.IntN(len(senders))]
-			}
-			l = append(l, netip.PrefixFrom(a, 9+random.IntN(24)).String())
-		}
-		lists = append(lists, l)
-	}
+	lists = append(lists, prefixes(random, address, senders, 9)...)
 	here := func(f func() error) {
 		t.Helper()
 		if err := f(); err != nil {
@@ -105,6 +95,12 @@ func TestGuardIPv6(t *testing.T) {
 		senders = append(senders, a)
 	}
 	lists := [][]string{{"fd07::/16"}, {"::/0"}, {"0.0.0.0/0"}, {"fd07::/16", "10.0.0.0/8"}, {}}
+	lists = append(lists, prefixes(random, address, senders, 16)...)
+	exact(t, n.Do, "[::]:0", senders, lists)
+}
+
+// prefixes returns lists of prefixes of at least so many bits, half of them of senders.
+func prefixes(random *rand.Rand, address func() netip.Addr, senders []netip.Addr, bits int) (lists [][]string) {
 	for range 60 {
 		var l []string
 		for range 1 + random.IntN(6) {
@@ -112,11 +108,11 @@ func TestGuardIPv6(t *testing.T) {
 			if random.IntN(2) == 0 {
 				a = senders[random.IntN(len(senders))]
 			}
-			l = append(l, netip.PrefixFrom(a, 16+random.IntN(113)).String())
+			l = append(l, netip.PrefixFrom(a, bits+random.IntN(a.BitLen()-bits+1)).String())
 		}
 		lists = append(lists, l)
 	}
-	exact(t, n.Do, "[::]:0", senders, lists)
+	return lists
 }
 
 // exact wants that of each list exactly those senders are refused that the list refuses. do runs what opens sockets.
